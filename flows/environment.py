@@ -1,0 +1,111 @@
+"""Where a run happens and which services it speaks to: settled in the environment, before Prefect is imported.
+
+Prefect reads its settings once, at import, so this module imports neither. Whatever the user has set stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from flows.server import PrivateServer
+from ra3core.config import RuntimeConfig
+from ra3core.errors import UserError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+OFF_SWITCHES = {
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+for _name, _value in OFF_SWITCHES.items():  # at import, so that a flow started by a Prefect worker sends nothing either
+    os.environ.setdefault(_name, _value)
+
+
+def runtime(**options: object) -> RuntimeConfig:
+    """The runtime settings: options that are given, else RA3_ROOT, RA3_WORKERS, RA3_THREADS and RA3_DEVICE.
+
+    The root is the checkout this module lies in, unless told otherwise. Raises UserError naming the bad setting.
+    """
+    values: dict[str, object] = {"root": CHECKOUT}
+    for name in RuntimeConfig.model_fields:
+        variable = os.environ.get(f"RA3_{name.upper()}")
+        if variable:
+            values[name] = variable
+    values |= {name: value for name, value in options.items() if value is not None}
+    try:
+        settings = RuntimeConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = first["loc"][0]
+        what = first["msg"][0].lower() + first["msg"][1:]
+        raise UserError(f"--{name} (or RA3_{str(name).upper()}): {what}, found {first['input']!r}") from error
+    if not settings.root.is_dir():
+        raise UserError(f"RA3_ROOT: {settings.root} is not a folder, expected the checkout")
+    return settings.model_copy(update={"root": settings.root.resolve()})
+
+
+def prepare(root: Path) -> None:
+    """Prefect's home inside the checkout, and no log lines between the lines of the display."""
+    defaults = {
+        "PREFECT_HOME": str(root / ".cache" / "prefect"),
+        # The API still gets every line, so that the Prefect UI shows them; errors reach the user as an exception.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "ALEMBIC_LOGGING_LEVEL": "WARNING",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",  # the display shows progress
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+
+
+def commit(root: Path) -> str | None:
+    """The git commit of the checkout, with "-dirty" when tracked files differ; None outside git."""
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    done = subprocess.run(git, capture_output=True, text=True)
+    return done.stdout.strip() or None
+
+
+@contextmanager
+def prefect_api(root: Path) -> Iterator[Callable[[], None]]:
+    """Prefect's API for the body: the server at PREFECT_API_URL, else one of our own (flows/server.py).
+
+    Yields a function that waits until it answers; import what is slow to import before calling it.
+    """
+    prepare(root)
+    if os.environ.get("PREFECT_API_URL"):
+        yield lambda: None
+        return
+    server = PrivateServer(Path(os.environ["PREFECT_HOME"]))
+    server.start()
+    os.environ["PREFECT_API_URL"] = server.url
+    try:
+        yield server.wait
+    finally:
+        _send_what_waits()
+        del os.environ["PREFECT_API_URL"]
+        server.stop()
+
+
+def _send_what_waits() -> None:
+    """Let Prefect's background threads send their last events (task states) and log lines while there is a server;
+    at exit they would retry for a minute and print tracebacks."""
+    if "prefect" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    EventsWorker.drain_all(timeout=10)
+    APILogWorker.drain_all(timeout=10)

@@ -1,0 +1,109 @@
+"""What a pipeline run leaves behind: its runs in MLflow, the page under reports/, and a table on the terminal."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from prefect import State
+
+from flows.environment import commit
+from ra3core.artifacts import Artifact
+from ra3core.stage import Metrics
+from tasks.session import Session
+from tasks.tracking import flatten_params
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished pipeline run.
+
+    page: reports/<name>-<key>/report.html. metrics: the report's. built, reused: numbers of stages.
+    """
+
+    page: Path
+    metrics: Metrics
+    built: int
+    reused: int
+
+
+@contextmanager
+def track(session: Session, seeds: int) -> Iterator[None]:
+    """The parent run in MLflow, ended as FAILED or KILLED when the body does not end well."""
+    config, tracking = session.config, session.tracking
+    values = config.model_dump(mode="json")
+    digest = hashlib.sha256(yaml.safe_dump([values, seeds]).encode()).hexdigest()
+    tags = {"preset": config.name, "seed": str(config.seed), "seeds": str(seeds)}
+    revision = commit(session.runtime.root)
+    if revision is not None:
+        tags["git_commit"] = revision
+    name = f"{config.name}-{digest[:8]}-{time.strftime('%Y%m%d-%H%M%S')}"
+    tracking.start(name, flatten_params(values), tags, yaml.safe_dump(values, sort_keys=False))
+    try:
+        yield
+    except Exception as error:
+        tracking.fail(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise
+    except BaseException:
+        tracking.fail("interrupted", "KILLED")
+        raise
+
+
+def keep(session: Session, report: Artifact, states: Sequence[State]) -> Outcome:
+    """End the parent run with the headline results, and copy the page to reports/, where reports/latest points."""
+    session.tracking.finish(headline(report.metrics), report.path)
+    folder = publish(report, session.runtime.root / "reports", session.config.name)
+    names = [state.name for state in states]
+    return Outcome(folder / "report.html", report.metrics, names.count("Completed"), names.count("Cached"))
+
+
+def headline(metrics: Metrics) -> dict[str, float]:
+    """The report's results under names that sort and compare in MLflow: pass_at_1/<arm>/<mode>/<number of steps>."""
+    flat: dict[str, float] = {}
+    for arm, modes in metrics["results"].items():
+        for mode, score in modes.items():
+            flat[f"pass_at_1/{arm}/{mode}/all"] = score["value"]
+            flat[f"pass_at_1_low/{arm}/{mode}/all"] = score["low"]
+            flat[f"pass_at_1_high/{arm}/{mode}/all"] = score["high"]
+    for arm, steps in metrics["by_steps"].items():
+        for number, value in steps.items():
+            flat[f"pass_at_1/{arm}/free/steps_{number}"] = value
+    for comparison, difference in metrics["differences"].items():
+        flat[f"difference/{comparison}"] = difference["value"]
+    return flat
+
+
+def publish(report: Artifact, reports: Path, name: str) -> Path:
+    """Copy a report out of the store to reports/<name>-<key>/ and point reports/latest at it."""
+    folder = reports / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('.')}-{report.key[:8]}"
+    partial = reports / f".{folder.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for path in sorted(report.path.iterdir()):
+        if path.suffix in (".html", ".md", ".png", ".svg"):
+            shutil.copy2(path, partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+    link = reports / ".latest.partial"
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder.name)
+    link.replace(reports / "latest")
+    return folder
+
+
+def show(outcome: Outcome) -> None:
+    """The table, the findings, and where the page is."""
+    from rich.console import Console
+
+    from ra3core.report.terminal import render
+
+    console = Console(highlight=False)
+    console.print(render(outcome.metrics))
+    console.print(f"{outcome.built} stages run, {outcome.reused} reused. Report: {outcome.page}", soft_wrap=True)

@@ -1,0 +1,295 @@
+"""Configuration: one pydantic section a stage, presets as YAML, any value from the command line.
+
+Nothing here imports torch, so that a bad configuration fails at once. A section holds exactly what decides its
+stage's result and is part of the stage's cache key; how and where a run executes is in `RuntimeConfig`, which is
+part of no key. Lengths are in tokens, log-likelihoods and penalties in nats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ra3core.errors import UserError
+
+PRESETS = Path(__file__).resolve().parent.parent / "configs"
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Unknown keys are errors; a section is immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
+
+
+class DataConfig(Section):
+    """The embedded suite (ra3core/corpora/suite); decides the bytes of data/ that data.dvc tracks."""
+
+    seed: NonNegative = 0
+    web_documents: Positive = 24_000
+    outlines: Positive = 8_000
+    demonstrations: Positive = 4_500
+    rlvr_tasks: Positive = 600
+    evaluation_tasks: Positive = 60  # per number of steps
+    commented: Share = 0.15  # share of web programs with comments
+
+
+class CorpusConfig(Section):
+    """Which demonstrations this run trains on, and what decontamination removes."""
+
+    source: str = "embedded"  # embedded | python:FOLDER | parquet:FILE | jsonl:FILE | hub:NAME[:SPLIT[:COLUMN]]
+    demonstrations: Positive = 1_500  # how many this run draws, with the run's seed
+    ngram: Positive = 13  # tokens of Python in an overlap
+    max_overlap: Share = 0.5  # a document sharing more than this part of a task's n-grams is removed
+    boilerplate: Share = 0.05  # n-grams that more than this part of the evaluation prompts share do not count
+    pool: Positive = 100_000  # demonstrations read from the source before the draw
+    max_lines: Positive = 40
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (peft) instead of full fine-tuning."""
+
+    rank: Positive = 16
+    alpha: Positive = 32
+    dropout: Share = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+class BaseConfig(Section):
+    """The base model: `model` names one to use, otherwise this architecture is pre-trained on the web-like corpus."""
+
+    model: str | None = None  # a hub name or a folder that AutoModelForCausalLM loads
+    checkpoint: str | None = None  # folder of a kept result of this very recipe, used while data and recipe still match
+    layers: list[Literal["conv", "full_attention"]] = ["conv", "full_attention"]
+    hidden_size: Positive = 128
+    intermediate_size: Positive = 336
+    heads: Positive = 4
+    initializer_range: float = Field(default=0.05, gt=0)
+    outline_steps: NonNegative = 250
+    web_tokens: Positive = 7_000_000
+    outline_share: Share = 0.2
+    batch_size: Positive = 32
+    learning_rate: float = Field(default=3e-3, gt=0)
+    warmup_steps: NonNegative = 50
+    weight_decay: float = Field(default=0.01, ge=0)
+    checkpoint_steps: Positive = 200
+
+
+class EStepConfig(Section):
+    """Rationale discovery by reinforcement learning (METHOD.md, E-step)."""
+
+    think_penalty: float = Field(default=0.3, ge=0, allow_inf_nan=True)  # c, nats
+    iterations: NonNegative = 100
+    warmup_iterations: NonNegative = 20  # only what is thought is trained, not when
+    demonstrations: Positive = 4  # per iteration
+    states: Positive = 4  # line states per demonstration
+    group_size: Positive = 6  # G
+    window: Positive = 5  # expert lines that a reward counts
+    given_act: bool = True  # lines are scored given that they begin no comment; off: the habit of commenting counts too
+    normalise: Literal["sum", "token"] = "sum"  # of the window's log-likelihood
+    rationale_tokens: Positive = 16  # length cap
+    temperature: float = Field(default=1.0, gt=0)
+    unterminated_penalty: float = Field(default=1.0, ge=0)  # nats, a rationale that hits the cap
+    consecutive_penalty: float = Field(default=0.1, ge=0)  # weight of -log pi(act) right after a rationale
+    kl: float = Field(default=0.0, ge=0)  # weight of KL(policy || reference model)
+    clip: float = Field(default=0.2, gt=0)
+    epochs: Positive = 1  # gradient steps per group of rollouts
+    std_floor: float = Field(default=0.5, ge=0)  # nats added to the group's standard deviation
+    learning_rate: float = Field(default=1e-4, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    checkpoint_iterations: Positive = 20
+    lora: LoraConfig | None = None
+
+
+class BootstrapConfig(Section):
+    """Annotation of every demonstration by the trained policy."""
+
+    samples: Positive = 1  # rationales drawn at a think; the one with the highest likelihood is kept
+    window: Positive = 5  # expert lines whose likelihood decides that
+    temperature: float = Field(default=0.5, ge=0)
+    rationale_tokens: Positive = 16  # length cap
+    think_penalty: float = Field(default=0.0, ge=0, allow_inf_nan=True)  # infinite: none; finite: left to q
+    batch_size: Positive = 32
+
+
+class MStepConfig(Section):
+    """Next-token prediction on (annotated) demonstrations; NTP baselines use the very same section."""
+
+    epochs: Positive = 2
+    token_budget: Positive | None = None  # train on this many tokens (padding excluded) instead of `epochs`
+    batch_size: Positive = 16
+    learning_rate: float = Field(default=1e-3, gt=0)
+    warmup_share: Share = 0.1
+    weight_decay: float = Field(default=0.01, ge=0)
+    max_tokens: Positive = 512
+    checkpoint_steps: Positive = 100
+    held_out: Share = 0.05  # of the demonstrations, for the cross-entropy curve
+    lora: LoraConfig | None = None
+
+
+class VerifierConfig(Section):
+    """Limits on one judged program."""
+
+    cpu_seconds: float = Field(default=2.0, gt=0)
+    wall_seconds: float = Field(default=20.0, gt=0)
+    memory_mb: Positive = 512
+
+
+class RLVRConfig(Section):
+    """GRPO with unit-test rewards."""
+
+    steps: NonNegative = 40
+    prompts: Positive = 12  # per step
+    group_size: Positive = 8
+    max_new_tokens: Positive = 256
+    temperature: float = Field(default=1.0, gt=0)
+    kl: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=0.2, gt=0)
+    epochs: Positive = 1
+    std_floor: float = Field(default=1e-4, ge=0)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    checkpoint_steps: Positive = 10
+    held_out: NonNegative = 48  # the last tasks: never trained on, solved every `eval_every` steps
+    eval_every: Positive = 10  # steps
+    eval_samples: Positive = 2  # per task
+    eval_temperature: float = Field(default=0.5, ge=0)
+    verifier: VerifierConfig = VerifierConfig()  # a run fills in its own section
+    lora: LoraConfig | None = None
+
+
+class EvaluationConfig(Section):
+    """Generation and grading, the same for every arm."""
+
+    benchmark: str = "embedded"
+    limit: Positive | None = None  # tasks per number of steps
+    samples: Positive = 4
+    temperature: float = Field(default=0.5, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_new_tokens: Positive = 320
+    batch_size: Positive = 64
+    k: list[Positive] = Field(default=[1, 4], min_length=1)
+    modes: list[Literal["free", "banned", "forced"]] = ["free", "banned", "forced"]
+    verifier: VerifierConfig = VerifierConfig()  # a run fills in its own section
+
+    @model_validator(mode="after")
+    def _enough_samples(self) -> EvaluationConfig:
+        if max(self.k) > self.samples:
+            raise ValueError(f"k = {max(self.k)} needs at least as many samples, found samples = {self.samples}")
+        return self
+
+
+class ReportConfig(Section):
+    """The page that sums a run up; `settings`, `commit` and `mlflow_runs` are filled in by the flow and only shown."""
+
+    resamples: Positive = 4_000  # bootstrap draws behind every interval
+    examples: NonNegative = 3  # demonstrations shown before and after annotation
+    settings: dict[str, Any] = {}  # the whole resolved configuration
+    commit: str | None = None
+    mlflow_runs: dict[str, str] = {}  # input name such as "ntp/0" -> run id
+
+
+class RunConfig(Section):
+    """Everything that decides the result of one pipeline run."""
+
+    name: str = "demo"
+    seed: NonNegative = 0  # draws the base model, the demonstrations, every training and every sample
+    rounds: Positive = 1  # of E-step, bootstrap, M-step
+    data: DataConfig = DataConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    base: BaseConfig = BaseConfig()
+    e_step: EStepConfig = EStepConfig()
+    bootstrap: BootstrapConfig = BootstrapConfig()
+    m_step: MStepConfig = MStepConfig()
+    rlvr: RLVRConfig = RLVRConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    verifier: VerifierConfig = VerifierConfig()
+    report: ReportConfig = ReportConfig()
+
+
+class RuntimeConfig(Section):
+    """Where and how a run executes; part of no cache key. Read from RA3_* environment variables and options."""
+
+    root: Path = Path()  # the checkout: data/, artifacts/, reports/ and mlflow/ lie below it
+    workers: Positive = 2  # stages that run at the same time
+    threads: Positive = 1  # torch threads of one stage
+    device: str = "cpu"
+
+
+def preset_names() -> list[str]:
+    """Names that `load` takes."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load(preset: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration of a preset (a name, or the path of a YAML file) with `section.key=value` overrides.
+
+    Raises UserError with one sentence that names the field and what was expected.
+    """
+    path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
+    if not path.is_file():
+        raise UserError(f"preset {preset!r}: expected one of {', '.join(preset_names())}, or the path of a YAML file")
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
+    values.setdefault("name", path.stem)
+    for override in overrides:
+        _override(values, override)
+    return parse(values, source=str(path))
+
+
+def parse(values: Mapping[str, Any], source: str = "configuration") -> RunConfig:
+    """Validate a mapping; raises UserError naming the first bad field."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "configuration"
+        what = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"{source}: unknown key {where}; {_known(where)}") from error
+        found = "" if first["type"] == "value_error" else f", found {first['input']!r}"  # ours say what they found
+        raise UserError(f"{source}: {where}: {what[0].lower() + what[1:]}{found}") from error
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Set `a.b=value` in a nested mapping; the value is read as YAML."""
+    name, separator, text = override.partition("=")
+    if not separator or not name:
+        raise UserError(f"--set {override}: expected section.key=value, such as e_step.think_penalty=0.1")
+    try:
+        value = yaml.safe_load(text) if text else None
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: {text!r} is not a valid value") from error
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = float(value)  # YAML reads 1e-4 as a string
+    *sections, key = name.split(".")
+    target = values
+    for section in sections:
+        inner = target.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {override}: {section} is not a section")
+        target = inner
+    target[key] = value
+
+
+def _known(where: str) -> str:
+    """What keys exist beside an unknown one."""
+    model: type[BaseModel] = RunConfig
+    for part in where.split(".")[:-1]:
+        annotation = model.model_fields[part].annotation
+        model = next(t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel))
+    return f"expected one of {', '.join(model.model_fields)}"

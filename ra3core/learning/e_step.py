@@ -1,0 +1,419 @@
+"""E-step: reinforcement learning discovers the rationales that make an expert's next lines likely.
+
+The paper (section 5): the policy q starts as the model, the likelihood model pi is that model, frozen. Along a
+demonstration q decides act or think line by line; the reward is pi's log-likelihood of the expert's lines, minus c for
+a think; a group of rollouts with a group baseline; a full rollout only at a think.
+
+What is maximised. At boundary t with context s (the prompt, earlier lines and the rationales q put among them), let
+p = q(think | s), a the reward of acting, r(z) that of thinking z:
+
+    J(s) = (1 - p) a + p E_{z ~ q}[r(z)]            a    = sum over the window of log pi(line | s, act)
+    J    = E_demonstration sum_t J(s_t)             r(z) = sum over the window of log pi(line | s, z) - c
+
+(`reward` below.) Lines are scored given the decision to act (`given_act`): of a line's first token counts its
+probability among the tokens that begin no comment, log pi(a_t | s_t, z_t). With sticky prior
+p(z_t | z_t-1) = alpha delta + (1 - alpha) U and alpha = 1 / (1 + exp(-c)), the KL of act against think is
+-H(p) - log alpha + p c, so J is the temporal ELBO without its entropy terms, its sum of log-likelihoods cut at `window`
+lines. The context is held fixed: what a decision does to later boundaries counts through the window only.
+
+How its gradient is estimated, without bias. With m = E r(z),
+
+    grad J(s) = p E_z[(r(z) - m) grad log q(z)] + p (m - a) grad log p
+
+- States: K per demonstration, n_t copies of boundary t with E n_t = rate_t = K (p_t + floor) / sum_u (p_u + floor), so
+  sum_t (n_t / rate_t) grad J(s_t) has the right mean, and p / rate_t is bounded: rollouts go where q thinks, and a
+  state that q hardly ever thinks at (a comment in mid-block costs 14 nats) cannot swamp the rest.
+- Content: a group of G rationales, weights 1/G, scale p n_t / rate_t.
+- Decision: a group of the two outcomes act and think, both always scored, weights 1 - p and p, rewards a and the mean
+  of the group: exactly p (m - a) grad log p, however small p is.
+Both are policy_gradient's weighted groups, so the deviation of a group (plus `std_floor`) divides its advantages; that
+rescales states against each other and changes no state's direction. (The mean includes the rollout itself: the content
+term is (G - 1) / G of the exact one.)
+
+What we add (paper silent): only content is trained in the first `warmup_iterations` (a weak base would learn at once
+never to think); right after a rationale, `consecutive_penalty` * -log q(act) discourages comment after comment; a
+rationale that hits the length cap costs `unterminated_penalty`; optional KL of the rationale's tokens to pi.
+c = infinity needs no training: thinking never pays, the policy is the model.
+
+Alone:  e_step(EStepConfig(), Context(inputs={"model": ..., "demonstrations": ...}, out=..., scratch=...)), where the
+inputs are folders with model/ and with demonstrations.parquet.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ra3core.config import EStepConfig
+from ra3core.corpora.demonstrations import read_demonstrations
+from ra3core.errors import UserError
+from ra3core.learning.annotation import (
+    Annotation,
+    Drawn,
+    RationaleSampler,
+    Scores,
+    State,
+    annotate_batch,
+    reconstruction,
+    score_rationales,
+)
+from ra3core.learning.policy_gradient import (
+    Group,
+    Objective,
+    Pass,
+    PolicyTrainer,
+    Rollout,
+    clipped_surrogate,
+    group_advantages,
+)
+from ra3core.lm.likelihood import decision_log_probs
+from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration
+from ra3core.lm.models import add_lora, load_model, load_tokenizer, merge_lora, save_model
+from ra3core.lm.prefix import encode
+from ra3core.stage import METRICS_FILE, Context, Metrics, StageLog
+
+FLOOR = 1e-3  # keeps a boundary's chance of being visited above 0 when q never thinks there
+HELD_OUT = 32  # demonstrations that the temporal ELBO is measured on
+
+
+def reward(log_likelihood: float, tokens: int, config: EStepConfig, rationale: Drawn | None = None) -> float:
+    """r = log pi(window | s, z) - c [- unterminated_penalty], or log pi(window | s) for an act.
+
+    log_likelihood: of the window's `tokens` tokens, nats; divided by their number with normalise = "token".
+    """
+    value = log_likelihood / tokens if config.normalise == "token" else log_likelihood
+    if rationale is None:
+        return value
+    return value - config.think_penalty - (0.0 if rationale.terminated else config.unterminated_penalty)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A state drawn for training: n copies of it were, `rate` were expected."""
+
+    state: State
+    copies: int
+    rate: float
+
+
+def choose_states(annotation: Annotation, count: int, offset: float) -> list[Visit]:
+    """Boundaries drawn in proportion to p(think) + floor by systematic sampling; `offset` is uniform in [0, 1)."""
+    weights = {t: math.exp(think) + FLOOR for t, (think, _) in annotation.decisions.items()}
+    total, reached, found = sum(weights.values()), offset, []
+    for t, weight in weights.items():
+        rate = count * weight / total
+        copies = math.floor(reached + rate) - math.floor(reached)
+        reached += rate
+        if copies:
+            found.append(Visit(annotation.state(t), copies, rate))
+    return found
+
+
+def temporal_elbo(annotations: Sequence[Annotation], reconstructions: Sequence[float], c: float) -> dict[str, float]:
+    """The temporal ELBO's terms under on-policy annotation, means per demonstration in nats.
+
+    reconstruction: sum_t log pi(a_t | s_t, z_t). think_cost: c times the thinks; elbo = reconstruction - think_cost.
+    bernoulli_kl: sum_t KL(Bernoulli(p_t) || Bernoulli(1 - alpha)), alpha = 1 / (1 + exp(-c)). rationale_nats: mean
+    -log q(z) of a rationale, an estimate of H(q_think): log |Z| is unknown for text, so log |Z| - H is not reported,
+    and c stands for it.
+    """
+    count = len(annotations)
+    thinks = sum(len(a.rationales) for a in annotations)
+    log_alpha, log_think = -math.log1p(math.exp(-c)), -c - math.log1p(math.exp(-c))
+    bernoulli = 0.0
+    if math.isfinite(c):
+        for think, act in (pair for a in annotations for pair in a.decisions.values()):
+            bernoulli += math.exp(think) * (think - log_think) + math.exp(act) * (act - log_alpha)
+    recon = sum(reconstructions) / count
+    cost = c * thinks / count if thinks else 0.0
+    nats = [-d.log_prob for a in annotations for d in a.drawn.values()]
+    return {
+        "reconstruction": recon,
+        "think_cost": cost,
+        "elbo": recon - cost,
+        "bernoulli_kl": bernoulli / count,
+        "rationale_nats": sum(nats) / len(nats) if nats else 0.0,
+        "thinks_per_demonstration": thinks / count,
+    }
+
+
+def e_step(config: EStepConfig, context: Context) -> Metrics:
+    """Train the policy; writes model/, metrics.jsonl and examples.json.
+
+    Returns tokens and train_tokens, the means of the last iterations' figures, and `elbo_before` and `elbo_after`, the
+    temporal ELBO of held-out demonstrations with its terms. Raises UserError for unusable inputs.
+    """
+    context.out.mkdir(parents=True, exist_ok=True)
+    context.log.path = context.out / METRICS_FILE
+    folder = context.inputs["model"] / "model"
+    tokenizer, likelihood = load_tokenizer(folder), load_model(folder, context.device)
+    likelihood.requires_grad_(False)
+    lines = LineTokenizer(tokenizer)
+    file = context.inputs["demonstrations"] / "demonstrations.parquet"
+    programs = [p for p in map(lines.demonstration, read_demonstrations(file)) if p.boundaries]
+    if not programs:
+        raise UserError(f"{file}: no demonstration has a line that a comment may stand ahead of")
+    torch.manual_seed(context.seed)  # adapters, if any, are drawn from it
+    policy = load_model(folder, context.device)
+    run = _Run(config, context, lines, likelihood, policy, programs)
+    if math.isinf(config.think_penalty):
+        context.log.message("the think penalty is infinite: thinking never pays, the policy is the model as it is")
+        save_model(likelihood, tokenizer, context.out / "model")
+        never = [Annotation(program) for program in run.held_out]
+        terms = temporal_elbo(never, reconstruction(likelihood, never, lines, config.given_act), config.think_penalty)
+        (context.out / "examples.json").write_text("[]")
+        tokens = sum(len(program.tokens()) for program in run.held_out)
+        return {"tokens": tokens, "train_tokens": 0, "iterations": 0, "elbo_before": terms, "elbo_after": terms}
+    metrics = run.train(context.log)
+    save_model(merge_lora(run.trainer.accelerator.unwrap_model(run.trainer.model)), tokenizer, context.out / "model")
+    (context.out / "examples.json").write_text(json.dumps(run.examples, indent=1))
+    return metrics
+
+
+class _Run:
+    """One E-step: what its iterations share."""
+
+    def __init__(
+        self,
+        config: EStepConfig,
+        context: Context,
+        lines: LineTokenizer,
+        likelihood: PreTrainedModel,
+        policy: PreTrainedModel,
+        programs: list[TokenizedDemonstration],
+    ) -> None:
+        self.config, self.seed, self.scratch, self.device = config, context.seed, context.scratch, context.device
+        self.lines, self.likelihood = lines, likelihood
+        vocabulary: int = likelihood.config.vocab_size
+        self.sampler = RationaleSampler(lines, vocabulary, config.temperature, config.rationale_tokens, context.device)
+        order = random.Random(context.seed).sample(range(len(programs)), len(programs))
+        held = min(HELD_OUT, len(programs) // 10)
+        self.held_out = [programs[i] for i in order[:held]] or programs
+        self.programs = [programs[i] for i in order[held:]]
+        objective = Objective(
+            learning_rate=config.learning_rate,
+            clip=config.clip,
+            epochs=config.epochs,
+            std_floor=config.std_floor,
+            kl=config.kl,
+            max_grad_norm=config.max_grad_norm,
+        )
+        self.trainer = PolicyTrainer(add_lora(policy, config.lora) if config.lora else policy, objective, self.device)
+        self.tokens = self.train_tokens = 0
+        self.examples: list[dict[str, Any]] = []
+
+    def train(self, log: StageLog) -> Metrics:
+        """All iterations, from the last checkpoint on."""
+        start, recent = 0, []
+        saved = self.trainer.load(self.scratch)
+        if saved is None:
+            before = self.held_out_elbo()
+        else:
+            start, state = saved
+            self.tokens, self.train_tokens = state["tokens"], state["train_tokens"]
+            self.examples, before, recent = state["examples"], state["elbo_before"], state["recent"]
+        log.resume(start)
+        with log.progress("E-step", self.config.iterations, start) as advance:
+            for iteration in range(start, self.config.iterations):
+                figures = self.iteration(iteration)
+                recent = [*recent, {k: v for k, v in figures.items() if k != "seconds"}][-10:]
+                log.metrics(iteration + 1, **figures)
+                advance(1)
+                if (iteration + 1) % self.config.checkpoint_iterations == 0:
+                    state = {"tokens": self.tokens, "train_tokens": self.train_tokens, "examples": self.examples}
+                    self.trainer.save(self.scratch, iteration + 1, state | {"elbo_before": before, "recent": recent})
+        after = self.held_out_elbo()
+        means = {name: sum(row[name] for row in recent) / len(recent) for name in (recent[0] if recent else ())}
+        means |= {"tokens": self.tokens, "train_tokens": self.train_tokens, "iterations": self.config.iterations}
+        return means | {"elbo_before": before, "elbo_after": after}
+
+    def generator(self, salt: int) -> torch.Generator:
+        """A generator that depends on the seed and on what it is for, so that training resumes exactly."""
+        return torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + salt)
+
+    def held_out_elbo(self) -> dict[str, float]:
+        """The temporal ELBO of the held-out demonstrations under the present policy."""
+        found = annotate_batch(self.trainer.model, self.held_out, self.sampler, self.generator(999_999))
+        self.tokens += sum(a.processed + len(a.tokens.tokens(a.pieces)) for a in found)
+        return temporal_elbo(found, self.reconstruct(found), self.config.think_penalty)
+
+    def iteration(self, iteration: int) -> dict[str, float]:
+        """Annotate, visit states, draw and score rationales, one policy gradient step; returns its figures."""
+        began = time.perf_counter()
+        config, generator = self.config, self.generator(iteration)
+        picked = random.Random(f"{self.seed} {iteration}").sample(
+            range(len(self.programs)), min(config.demonstrations, len(self.programs))
+        )
+        annotations = annotate_batch(self.trainer.model, [self.programs[i] for i in picked], self.sampler, generator)
+        offsets = torch.rand(len(annotations), generator=generator, device=self.device).tolist()
+        visits = [
+            visit
+            for annotation, offset in zip(annotations, offsets, strict=True)
+            for visit in choose_states(annotation, config.states, offset)
+        ]
+        states = [visit.state for visit in visits]
+        drawn, decisions = self.draw(states, generator)
+        scores = score_rationales(self.likelihood, states, drawn, self.sampler, config.window, config.given_act)
+        acts = [reward(s.act, s.tokens, config) for s in scores]
+        thinks = [
+            [reward(value, s.tokens, config, d) for value, d in zip(s.thinks, group, strict=True)]
+            for s, group in zip(scores, drawn, strict=True)
+        ]
+        visited = [visit.copies / visit.rate * len(visits) / len(annotations) for visit in visits]
+        probability = [math.exp(think) for think, _ in decisions]
+        groups = [
+            Group(state.context, self.rollouts(state, group, values, score), scale=v * p)
+            for state, group, values, score, v, p in zip(
+                states, drawn, thinks, scores, visited, probability, strict=True
+            )
+        ]
+        decide = _DecisionLoss(self, groups, acts, thinks, probability, visited, iteration >= config.warmup_iterations)
+        stops = [state.stop for state in states]
+        trained = self.trainer.step(
+            groups,
+            lambda logits, rows: self.sampler.constrain(logits, [stops[n] for n, _ in rows]),
+            decide,
+        )
+        reconstructions = self.reconstruct(annotations)
+        self.train_tokens += int(trained.pop("train_tokens"))
+        self.tokens += sum(a.processed + len(a.tokens.tokens(a.pieces)) for a in annotations)
+        self.tokens += sum(2 * g.size + (len(g.rollouts) + 1) * s.tokens for g, s in zip(groups, scores, strict=True))
+        self.tokens += self.config.epochs * sum(group.size for group in groups)
+        if iteration in (0, config.iterations - 1):
+            self.examples += self.describe(iteration, states, drawn, thinks, acts, probability)
+        gains = [[value - s.act for value in s.thinks] for s in scores]
+        means = [_mean(values) for values in thinks]
+        met = [group.scale for group in groups]  # states count as often as the policy thinks at them
+        flat = [d for group in drawn for d in group]
+        boundaries = [pair for a in annotations for pair in a.decisions.values()]
+        segments = sum(len(a.rationales) + (0 not in a.rationales) for a in annotations)
+        terms = temporal_elbo(annotations, reconstructions, config.think_penalty)
+        return {
+            "reward": _mean([(1 - p) * a + p * m for p, a, m in zip(probability, acts, means, strict=True)], met),
+            "reward_think": _mean(means, met),
+            "gain": _mean([_mean(values) for values in gains], met),
+            "gain_best": _mean([max(values) for values in gains], met),
+            "think_rate": _mean([math.exp(think) for think, _ in boundaries]),
+            "rationale_tokens": _mean([len(d.content) for d in flat]),
+            "unterminated": _mean([not d.terminated for d in flat]),
+            "segment_lines": sum(len(a.tokens.lines) for a in annotations) / segments,
+            "decision_entropy": _mean([-sum(x * math.exp(x) for x in pair) for pair in boundaries]),
+            "consecutive_think_rate": decide.consecutive_rate,
+            "states": float(len(states)),
+            **trained,
+            **terms,
+            "tokens": float(self.tokens),
+            "train_tokens": float(self.train_tokens),
+            "seconds": time.perf_counter() - began,
+        }
+
+    def reconstruct(self, annotations: Sequence[Annotation]) -> list[float]:
+        """The expert's lines under the likelihood model, nats per demonstration."""
+        return reconstruction(self.likelihood, annotations, self.lines, self.config.given_act)
+
+    @torch.no_grad()
+    def draw(
+        self, states: Sequence[State], generator: torch.Generator
+    ) -> tuple[list[list[Drawn]], list[tuple[float, float]]]:
+        """G rationales at each state, and log p(think), log p(act) there; the context is encoded once a state."""
+        size = self.config.group_size
+        rows = [i for i in range(len(states)) for _ in range(size)]
+        prefix = encode(self.trainer.model, [state.context for state in states]).select(rows)
+        found, decisions = self.sampler.sample(self.trainer.model, prefix, [states[i].stop for i in rows], generator)
+        grouped = [found[i * size : (i + 1) * size] for i in range(len(states))]
+        return grouped, [(pair[0], pair[1]) for pair in decisions[::size].tolist()]
+
+    def rollouts(
+        self, state: State, drawn: Sequence[Drawn], rewards: Sequence[float], scores: Scores
+    ) -> tuple[Rollout, ...]:
+        """The state's rationales for the policy gradient; what follows is the rest of the line's header."""
+        return tuple(
+            Rollout(d.tokens, value, 1 / len(drawn), reference, state.header[1:] if d.terminated else state.header)
+            for d, value, reference in zip(drawn, rewards, scores.references, strict=True)
+        )
+
+    def describe(
+        self,
+        iteration: int,
+        states: Sequence[State],
+        drawn: Sequence[Sequence[Drawn]],
+        thinks: Sequence[Sequence[float]],
+        acts: Sequence[float],
+        probability: Sequence[float],
+    ) -> list[dict[str, Any]]:
+        """A few states with their rationales and rewards, for the reader."""
+        return [
+            {
+                "iteration": iteration + 1,
+                "demonstration": states[i].tokens.demonstration.id,
+                "context": self.lines.tokenizer.decode(list(states[i].context)),
+                "line": states[i].tokens.demonstration.lines[states[i].t],
+                "think_probability": probability[i],
+                "act_reward": acts[i],
+                "rationales": [
+                    {"text": self.sampler.text(d), "reward": value}
+                    for d, value in zip(drawn[i], thinks[i], strict=True)
+                ],
+            }
+            for i in range(min(4, len(states)))
+        ]
+
+
+class _DecisionLoss:
+    """Extra loss terms of a pass: the decision's surrogate, and the penalty on thinking right after a rationale."""
+
+    def __init__(
+        self,
+        run: _Run,
+        groups: Sequence[Group],
+        acts: Sequence[float],
+        thinks: Sequence[Sequence[float]],
+        probability: Sequence[float],
+        visited: Sequence[float],
+        decisions: bool,
+    ) -> None:
+        self.think_ids, self.config, self.groups, self.decisions = run.lines.think_ids, run.config, groups, decisions
+        rewards = torch.tensor([[sum(t) / len(t), a] for t, a in zip(thinks, acts, strict=True)], dtype=torch.float64)
+        self.weights = torch.tensor([[p, 1 - p] for p in probability], dtype=torch.float64)
+        self.advantages, _ = group_advantages(rewards, self.weights, run.config.std_floor)
+        self.visited = torch.tensor(visited, dtype=torch.float64)[:, None]
+        self.old: dict[int, Tensor] = {}
+        self.rates: list[float] = []
+
+    @property
+    def consecutive_rate(self) -> float:
+        """Mean probability of a second rationale right after the first."""
+        return _mean(self.rates)
+
+    def __call__(self, passed: Pass, epoch: int) -> Tensor:
+        logits, device = passed.logits, passed.logits.device
+        after = decision_log_probs(logits[range(len(passed.rows)), passed.lengths], self.think_ids)
+        if epoch == 0:
+            self.rates += after[:, 0].detach().exp().tolist()
+        if not self.decisions:
+            return logits.new_zeros(())
+        weights = [self.groups[n].scale * self.groups[n].rollouts[i].weight for n, i in passed.rows]
+        loss = -self.config.consecutive_penalty * (after[:, 1] * after.new_tensor(weights)).sum()
+        first = [passed.rows.index((n, 0)) for n in passed.groups]
+        log_probs = decision_log_probs(logits[first, 0], self.think_ids)
+        old = torch.stack(
+            [self.old.setdefault(n, row) for n, row in zip(passed.groups, log_probs.detach(), strict=True)]
+        )
+        advantages = self.advantages[passed.groups].to(device, log_probs.dtype)
+        surrogate, _ = clipped_surrogate(log_probs, old, advantages, self.config.clip)
+        importance = (self.visited * self.weights)[passed.groups].to(device, log_probs.dtype)
+        return loss - (importance * surrogate).sum()
+
+
+def _mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
+    weights = [1.0] * len(values) if weights is None else weights
+    return sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights) if values else 0.0

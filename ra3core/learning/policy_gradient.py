@@ -1,0 +1,325 @@
+"""One group policy gradient, for the E-step and for RLVR.
+
+A group is a context with rollouts drawn after it. With rewards r_i and weights w_i that sum to 1,
+
+    b = sum_i w_i r_i                      baseline: the group's (weighted) mean
+    A_i = (r_i - b) / (std + std_floor)    std: the group's weighted standard deviation
+    J = scale * sum_i w_i sum_k min(rho_ik A_i, clip(rho_ik, 1 - clip, 1 + clip) A_i)
+    rho_ik = pi(token k of rollout i) / pi_old(the same)
+
+averaged over groups. w_i = 1/G when the rollouts are G independent samples (GRPO); when they enumerate every outcome
+and w_i is its probability, the gradient of J is that of the expected reward, exactly. On the first epoch rho = 1 and
+J's gradient is the plain policy gradient; the clip acts when the same rollouts are used again.
+
+What differs from GRPO as published: the terms of a rollout's tokens are summed, not averaged over its length (an
+average favours short right answers and long wrong ones), and `std_floor` keeps groups of nearly equal rewards from
+being blown up to unit advantage: rewards that differ by much less than the floor keep their proportions.
+Option `kl` adds kl * sum_k (exp(d) - d - 1), d = log pi_ref - log pi: the k3 estimator of KL(pi || pi_ref), in nats per
+rollout. Built on accelerate; AdamW without weight decay.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ra3core.lm.lines import Tokens
+from ra3core.lm.prefix import batches, continue_with, encode, gather_log_probs
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What was drawn after a group's context.
+
+    tokens: at least one. reward: finite. weight: share of the group. reference: log-probabilities (nats) of the tokens
+    under the frozen reference model, for the KL; none leaves the KL out. suffix: given text after the rollout, run for
+    extra loss terms only.
+    """
+
+    tokens: Tokens
+    reward: float
+    weight: float
+    reference: tuple[float, ...] | None = None
+    suffix: Tokens = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rollouts of one context; `scale` multiplies the group's objective (an importance weight)."""
+
+    context: Tokens
+    rollouts: tuple[Rollout, ...]
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.context or not self.rollouts or any(not rollout.tokens for rollout in self.rollouts):
+            raise ValueError("a group has a context and rollouts of at least one token each")
+        if not all(math.isfinite(rollout.reward) for rollout in self.rollouts):
+            raise ValueError("rewards must be finite")
+
+    @property
+    def size(self) -> int:
+        """Tokens that a pass over the group processes, the context once."""
+        return len(self.context) + sum(len(r.tokens) + len(r.suffix) for r in self.rollouts)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Settings of the gradient; the fields have the names and units of EStepConfig and RLVRConfig."""
+
+    learning_rate: float
+    clip: float = 0.2
+    epochs: int = 1
+    std_floor: float = 0.0
+    kl: float = 0.0
+    max_grad_norm: float = 1.0
+
+
+@dataclass
+class Pass:
+    """One forward pass over some of the groups: what extra loss terms are made of.
+
+    groups: indices into the groups that the step was given. rows: (group, rollout) of each row. lengths: tokens of each
+    row's rollout and suffix. logits: (rows, 1 + longest, vocabulary); [r, k] predicts token k of row r and
+    [r, lengths[r]] the token after it; the model's own, with gradient.
+    """
+
+    groups: list[int]
+    rows: list[tuple[int, int]]
+    lengths: list[int]
+    logits: Tensor
+
+
+Distribution = Callable[[Tensor, Sequence[tuple[int, int]]], Tensor]
+"""From the model's logits (rows, width, vocabulary) to those the rollouts were drawn from; rows as in `Pass`."""
+
+
+def tempered(temperature: float) -> Distribution:
+    """The distribution of sampling at a temperature."""
+    return lambda logits, rows: logits / temperature
+
+
+def group_advantages(rewards: Tensor, weights: Tensor, std_floor: float) -> tuple[Tensor, Tensor]:
+    """Advantages (groups, rollouts) of rewards and weights of that shape, and each group's deviation (groups,).
+
+    A group's weights sum to 1; a missing rollout has weight 0. A group without spread gets advantages of 0.
+    """
+    centred = rewards - (weights * rewards).sum(1, keepdim=True)
+    std = (weights * centred.square()).sum(1, keepdim=True).sqrt()
+    return centred / (std + std_floor).clamp(min=1e-12), std[:, 0]
+
+
+def clipped_surrogate(log_probs: Tensor, old: Tensor, advantages: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """min(rho A, clip(rho) A) of each entry, and whether the clip binds; all of one shape."""
+    ratio = (log_probs - old).exp()
+    free, bound = ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages
+    return torch.minimum(free, bound), bound < free
+
+
+def with_reference(model: torch.nn.Module, groups: Sequence[Group], distribution: Distribution) -> list[Group]:
+    """The groups with their tokens' log-probabilities under a frozen reference model."""
+    found: list[Group] = list(groups)
+    with torch.no_grad():
+        for batch in batches([group.size for group in groups], model):
+            passed, tokens = _forward(model, groups, batch)
+            logits = distribution(passed.logits[:, : max(map(len, tokens))], passed.rows)
+            log_probs, _ = gather_log_probs(logits, tokens)
+            for (n, i), row in zip(passed.rows, log_probs.tolist(), strict=True):
+                rollouts = list(found[n].rollouts)
+                rollouts[i] = replace(rollouts[i], reference=tuple(row[: len(rollouts[i].tokens)]))
+                found[n] = replace(found[n], rollouts=tuple(rollouts))
+    return found
+
+
+class PolicyTrainer:
+    """A policy, its optimiser, and checkpoints from which training continues exactly."""
+
+    def __init__(self, model: torch.nn.Module, objective: Objective, device: str = "cpu") -> None:
+        self.objective = objective
+        self.accelerator = Accelerator(cpu=device == "cpu")
+        optimizer = torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad], lr=objective.learning_rate, weight_decay=0.0
+        )
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+
+    def step(
+        self,
+        groups: Sequence[Group],
+        distribution: Distribution | None = None,
+        extra: Callable[[Pass, int], Tensor] | None = None,
+    ) -> dict[str, float]:
+        """`epochs` gradient steps on these groups; a context is encoded once for its rollouts.
+
+        distribution: what the rollouts were drawn from; the model's own at temperature 1 when none is given.
+        extra: called with each pass and the epoch, returns a loss to add: the sum over the pass's groups of what is
+            averaged over all groups.
+
+        Returns, averaged over epochs: loss; grad_norm (ahead of clipping); entropy (the policy's at rollout tokens,
+        nats per token); kl (nats per rollout, where references are given); clipped (share of tokens); zero_variance
+        (share of groups whose rewards are all equal; they have no gradient and are not run, unless `kl` or `extra`
+        needs them); and train_tokens, the sum. Raises ValueError when there are no groups.
+        """
+        if not groups:
+            raise ValueError("no groups to train on")
+        distribution = distribution or tempered(1.0)
+        advantages, std = self._advantages(groups)
+        flat = std < 1e-9
+        trained = [n for n in range(len(groups)) if extra is not None or self.objective.kl > 0 or not flat[n]]
+        metrics: dict[str, float] = {"zero_variance": float(flat.double().mean())}
+        metrics.update(dict.fromkeys(("loss", "grad_norm", "entropy", "kl", "clipped", "train_tokens"), 0.0))
+        if not trained:
+            return metrics
+        plan = [[trained[i] for i in batch] for batch in batches([groups[n].size for n in trained], self.model)]
+        tokens = sum(len(rollout.tokens) for n in trained for rollout in groups[n].rollouts)
+        rollouts = sum(len(groups[n].rollouts) for n in trained)
+        units = {"loss": 1, "entropy": tokens, "clipped": tokens, "kl": rollouts}
+        old: list[Tensor] = []
+        self.model.train()
+        for epoch in range(self.objective.epochs):
+            self.optimizer.zero_grad()
+            for index, batch in enumerate(plan):
+                passed, drawn = _forward(self.model, groups, batch)
+                logits = distribution(passed.logits[:, : max(map(len, drawn))], passed.rows)
+                log_probs, mask = gather_log_probs(logits, drawn)
+                if epoch == 0:
+                    old.append(log_probs.detach())
+                loss, sums = self._loss(groups, passed, log_probs, old[index], mask, advantages)
+                if extra is not None:
+                    loss = loss + extra(passed, epoch)
+                loss = loss / len(groups)
+                self.accelerator.backward(loss)
+                sums["loss"] = float(loss.detach())
+                sums["entropy"] = _entropy(logits.detach(), mask)
+                for name, value in sums.items():
+                    metrics[name] += value / units[name] / self.objective.epochs
+            parameters = [p for p in self.model.parameters() if p.requires_grad]
+            norm = self.accelerator.clip_grad_norm_(parameters, self.objective.max_grad_norm)
+            metrics["grad_norm"] += float(norm) / self.objective.epochs  # type: ignore[arg-type]
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.model.eval()
+        metrics["train_tokens"] = float(self.objective.epochs * sum(groups[n].size for n in trained))
+        return metrics
+
+    def _advantages(self, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
+        rewards = torch.zeros((len(groups), max(len(group.rollouts) for group in groups)), dtype=torch.float64)
+        weights = torch.zeros_like(rewards)
+        for n, group in enumerate(groups):
+            for i, rollout in enumerate(group.rollouts):
+                rewards[n, i], weights[n, i] = rollout.reward, rollout.weight
+        return group_advantages(rewards, weights, self.objective.std_floor)
+
+    def _loss(
+        self,
+        groups: Sequence[Group],
+        passed: Pass,
+        log_probs: Tensor,
+        old: Tensor,
+        mask: Tensor,
+        advantages: Tensor,
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Minus J, and the KL penalty, summed over the pass's groups; log_probs, old, mask: (rows, width)."""
+        rows = passed.rows
+        weights = log_probs.new_tensor([groups[n].scale * groups[n].rollouts[i].weight for n, i in rows])[:, None]
+        advantage = log_probs.new_tensor([float(advantages[n, i]) for n, i in rows])[:, None].expand_as(log_probs)
+        surrogate, clipped = clipped_surrogate(log_probs, old, advantage, self.objective.clip)
+        loss = -(weights * surrogate * mask).sum()
+        sums = {"clipped": float((clipped * mask).sum())}
+        references = [groups[n].rollouts[i].reference for n, i in rows]
+        if any(reference is not None for reference in references):
+            reference = log_probs.detach().clone()  # rows without one: no difference, no KL
+            for row, values in enumerate(references):
+                if values is not None:
+                    reference[row, : len(values)] = reference.new_tensor(values)
+            difference = reference - log_probs
+            k3 = (difference.exp() - difference - 1) * mask
+            loss = loss + self.objective.kl * (weights * k3).sum()
+            sums["kl"] = float(k3.detach().sum())
+        elif self.objective.kl > 0:
+            raise ValueError("kl > 0 needs rollouts with reference log-probabilities")
+        return loss, sums
+
+    def save(self, scratch: Path, step: int, state: dict[str, Any] | None = None) -> None:
+        """Checkpoint of trainable weights, optimiser, generators and `state` (JSON); replaces the one before.
+
+        Written aside and renamed: a kill leaves the one before.
+        """
+        scratch.mkdir(parents=True, exist_ok=True)
+        temporary = scratch / "checkpoint.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        weights = {name: p.detach().contiguous() for name, p in self._trainable().items()}
+        save_file(weights, temporary / "weights.safetensors")
+        torch.save(self.optimizer.state_dict(), temporary / "optimizer.pt")
+        torch.save(_generators(), temporary / "generators.pt")
+        (temporary / "state.json").write_text(json.dumps({"step": step, "state": state or {}}))
+        temporary.rename(scratch / f"checkpoint-{step:08d}")
+        for older in sorted(scratch.glob("checkpoint-*"))[:-1]:
+            shutil.rmtree(older)
+
+    def load(self, scratch: Path) -> tuple[int, dict[str, Any]] | None:
+        """Restore the latest checkpoint: its step and state, or None when there is none."""
+        found = sorted(scratch.glob("checkpoint-*"))
+        if not found:
+            return None
+        folder = found[-1]
+        weights = load_file(folder / "weights.safetensors")
+        with torch.no_grad():
+            for name, p in self._trainable().items():
+                p.copy_(weights[name])
+        self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+        _restore_generators(torch.load(folder / "generators.pt", weights_only=True))
+        saved = json.loads((folder / "state.json").read_text())
+        return saved["step"], saved["state"]
+
+    def _trainable(self) -> dict[str, torch.nn.Parameter]:
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+
+def _forward(model: torch.nn.Module, groups: Sequence[Group], batch: list[int]) -> tuple[Pass, list[Tokens]]:
+    """One pass over some groups, each context encoded once; also the rollout tokens of each row."""
+    rows = [(n, i) for n in batch for i in range(len(groups[n].rollouts))]
+    tokens = [groups[n].rollouts[i].tokens for n, i in rows]
+    place = {n: k for k, n in enumerate(batch)}
+    prefix = encode(model, [groups[n].context for n in batch])
+    whole = [(*groups[n].rollouts[i].tokens, *groups[n].rollouts[i].suffix) for n, i in rows]
+    logits = continue_with(model, prefix.select([place[n] for n, _ in rows]), whole)
+    return Pass(batch, rows, [len(row) for row in whole], logits), tokens
+
+
+def _entropy(logits: Tensor, mask: Tensor) -> float:
+    """Entropy in nats, summed over the mask's tokens (rows, width); logits of -inf count as probability 0."""
+    probabilities = logits.softmax(-1)
+    return float((torch.special.entr(probabilities).sum(-1) * mask).sum())
+
+
+def _generators() -> dict[str, Any]:
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (name, [int(key) for key in keys], int(position), int(has_gauss), float(cached)),
+        "python": random.getstate(),
+    }
+
+
+def _restore_generators(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))

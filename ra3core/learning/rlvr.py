@@ -1,0 +1,275 @@
+"""RLVR: group policy gradient (GRPO) with unit-test rewards.
+
+The paper runs GRPO on coding tasks from each mid-trained model (METHOD.md, What the paper reports): of a task's G
+completions y_1 .. y_G, each is worth r_g = 1 if its program passes every unit test and 0 otherwise, and
+
+    advantage A_g = (r_g - mean r) / (std r + std_floor)
+
+weighs the clipped policy gradient of its tokens, the end token included. The same gradient serves the E-step
+(ra3core/learning/policy_gradient.py).
+
+What is ours: a program is the prompt and everything generated up to the end token: it is never cut at a comment line,
+which would remove exactly what RA3 adds; a completion that reaches the length cap is judged as it stands. The last
+tasks are held out and solved now and then, with the same draws each time. Judging is by ra3core.verifier, from
+outside the program.
+
+Alone: docs/rlvr.md has the snippet (`rlvr(RLVRConfig(), Context(inputs=..., out=..., scratch=...))`).
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import get_args
+
+import numpy
+import torch
+import transformers
+from transformers import PreTrainedTokenizerBase
+
+from ra3core.config import RLVRConfig
+from ra3core.corpora.demonstrations import COMMENT, Task, read_tasks
+from ra3core.errors import UserError
+from ra3core.learning.policy_gradient import Group, Objective, PolicyTrainer, Rollout, tempered, with_reference
+from ra3core.lm.generation import Sampling, generate
+from ra3core.lm.lines import LineTokenizer, Tokens, end_token_id
+from ra3core.lm.models import add_lora, load_model, load_tokenizer, merge_lora, save_model
+from ra3core.stage import Context, Metrics
+from ra3core.verifier import WORKERS, Program, Verdict, Verifier
+from ra3core.verifier.program import Category
+
+CATEGORIES: tuple[str, ...] = get_args(Category)
+HELD_OUT_STEP = 1 << 31  # the held-out completions' seed is that of a step no run reaches
+
+
+CATEGORIES: tuple[str, ...] = get_args(Category)
+HELD_OUT_STEP = 1 << 31  # the held-out completions' seed is that of a step no run reaches
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled answer. prompt, tokens: ids, the end token left out. ended: the model ended the program itself."""
+
+    task: Task
+    prompt: Tokens
+    tokens: Tokens
+    ended: bool
+    text: str
+
+    @property
+    def source(self) -> str:
+        """The program that is judged."""
+        return self.task.prompt + self.text
+
+    @property
+    def comments(self) -> int:
+        """Number of comment lines written."""
+        return sum(line.lstrip().startswith(COMMENT) for line in self.text.split("\n"))
+
+    @property
+    def processed(self) -> int:
+        """Tokens that sampling it took."""
+        return len(self.prompt) + len(self.tokens) + self.ended
+
+
+@dataclass
+class Progress:
+    """What a checkpoint keeps beside the policy. Counts are tokens; rewards: mean reward of each step so far."""
+
+    tokens: int = 0
+    train_tokens: int = 0
+    evaluation_tokens: int = 0
+    rewards: list[float] = field(default_factory=list)
+    held_out_pass: list[float] = field(default_factory=list)
+
+
+def rlvr(config: RLVRConfig, context: Context) -> Metrics:
+    """Train `inputs["model"]` on `inputs["tasks"]`/rlvr_tasks.parquet and save it to out/model (adapters merged).
+
+    With steps = 0 the model is saved as it came. Metrics: docs/rlvr.md. Raises UserError when the tasks are too few.
+    """
+    torch.set_num_threads(context.threads)
+    transformers.set_seed(context.seed)  # adapters are initialised at random
+    tasks, held_out = read_task_folder(context.inputs["tasks"] / "rlvr_tasks.parquet", config.held_out)
+    tokenizer = load_tokenizer(context.inputs["model"] / "model")
+    model = load_model(context.inputs["model"] / "model", context.device)
+    reference = copy.deepcopy(model).requires_grad_(False)
+    objective = Objective(
+        config.learning_rate, config.clip, config.epochs, config.std_floor, config.kl, config.max_grad_norm
+    )
+    trainer = PolicyTrainer(add_lora(model, config.lora) if config.lora else model, objective, context.device)
+
+    start, state = trainer.load(context.scratch) or (0, {})
+    progress = Progress(**state)
+    context.log.resume(start if state else -1)
+    with (
+        Verifier(config.verifier, WORKERS) as verifier,
+        context.log.progress("RLVR", config.steps, start) as advance,
+    ):
+        if verifier.missing:
+            context.log.message(f"programs run without {', '.join(verifier.missing)}: this machine refuses it")
+        stage = _Stage(config, context, trainer, tokenizer, reference, verifier, progress)
+        if not state and held_out:
+            context.log.metrics(0, held_out_pass=stage.evaluate(held_out), tokens=progress.tokens)
+        for step in range(start + 1, config.steps + 1):
+            values = stage.step(draw(tasks, config.prompts, context.seed, step), step)
+            if held_out and (step % config.eval_every == 0 or step == config.steps):
+                values["held_out_pass"] = stage.evaluate(held_out)
+            context.log.metrics(step, tokens=progress.tokens, **values)
+            if step % config.checkpoint_steps == 0:
+                trainer.save(context.scratch, step, asdict(progress))
+            advance(1)
+
+    save_model(merge_lora(trainer.model), tokenizer, context.out / "model")
+    tenth = max(1, config.steps // 10)
+    metrics: Metrics = {
+        "tokens": progress.tokens,
+        "train_tokens": progress.train_tokens,
+        "evaluation_tokens": progress.evaluation_tokens,
+        "steps": config.steps,
+        "tasks": len(tasks),
+        "held_out_tasks": len(held_out),
+    }
+    if progress.rewards:
+        metrics |= {
+            "reward_start": statistics.fmean(progress.rewards[:tenth]),
+            "reward": statistics.fmean(progress.rewards[-tenth:]),
+        }
+    if progress.held_out_pass:
+        metrics |= {"held_out_pass_start": progress.held_out_pass[0], "held_out_pass": progress.held_out_pass[-1]}
+    return metrics
+
+
+@dataclass
+class _Stage:
+    """What a step and an evaluation need."""
+
+    config: RLVRConfig
+    context: Context
+    trainer: PolicyTrainer
+    tokenizer: PreTrainedTokenizerBase
+    reference: torch.nn.Module
+    verifier: Verifier
+    progress: Progress
+
+    def step(self, tasks: Sequence[Task], step: int) -> dict[str, float]:
+        """Sample, judge, update once; the step's metrics row."""
+        started, config = time.perf_counter(), self.config
+        sampling = Sampling(config.max_new_tokens, config.temperature)
+        seed = self._seed(step)
+        groups = complete(self.trainer.model, self.tokenizer, tasks, sampling, config.group_size, seed)
+        sampled = time.perf_counter()
+        completions = [completion for group in groups for completion in group]
+        verdicts = judge(self.verifier, completions)
+        judged = time.perf_counter()
+        rewards = [float(verdict.passed) for verdict in verdicts]
+
+        size, end = config.group_size, end_token_id(self.tokenizer)
+        batch = [
+            Group(
+                group[0].prompt,
+                tuple(
+                    Rollout((*one.tokens, end) if one.ended else one.tokens, reward, 1 / size)
+                    for one, reward in zip(group, rewards[n * size : (n + 1) * size], strict=True)
+                ),
+            )
+            for n, group in enumerate(groups)
+        ]
+        distribution = tempered(config.temperature)
+        compared = config.kl > 0 or step % config.eval_every == 0
+        if compared:
+            batch = with_reference(self.reference, batch, distribution)
+            self.progress.tokens += sum(group.size for group in batch)
+        update = self.trainer.step(batch, distribution)
+
+        trained = int(update.pop("train_tokens"))
+        measured = {"entropy", "clipped", *(["kl"] if compared else [])} if trained else set()
+        self.progress.tokens += sum(one.processed for one in completions) + trained
+        self.progress.train_tokens += trained
+        self.progress.rewards.append(statistics.fmean(rewards))
+        categories = Counter(verdict.category for verdict in verdicts)
+        return {
+            "reward": self.progress.rewards[-1],
+            **{name: update[name] for name in ("zero_variance", "grad_norm", "loss", *sorted(measured))},
+            "completion_tokens": statistics.fmean(len(one.tokens) for one in completions),
+            "unfinished": statistics.fmean(not one.ended for one in completions),
+            "think_rate": statistics.fmean(one.comments for one in completions),
+            **{f"verdict_{name}": categories[name] / len(verdicts) for name in CATEGORIES},
+            "sampling_seconds": sampled - started,
+            "judging_seconds": judged - sampled,
+            "seconds": time.perf_counter() - started,
+        }
+
+    def evaluate(self, tasks: Sequence[Task]) -> float:
+        """Share of held-out completions that pass: pass@1. Every evaluation draws with the same seed."""
+        config = self.config
+        sampling = Sampling(config.max_new_tokens, config.eval_temperature)
+        groups = complete(
+            self.trainer.model, self.tokenizer, tasks, sampling, config.eval_samples, self._seed(HELD_OUT_STEP)
+        )
+        completions = [completion for group in groups for completion in group]
+        passed = statistics.fmean(verdict.passed for verdict in judge(self.verifier, completions))
+        tokens = sum(one.processed for one in completions)
+        self.progress.tokens += tokens
+        self.progress.evaluation_tokens += tokens
+        self.progress.held_out_pass.append(passed)
+        return passed
+
+    def _seed(self, step: int) -> int:
+        return int(numpy.random.SeedSequence([self.context.seed, step]).generate_state(1)[0])
+
+
+def read_task_folder(path: Path, held_out: int) -> tuple[list[Task], list[Task]]:
+    """The tasks of a file to train on, and its last `held_out`, which are not."""
+    tasks = read_tasks(path)
+    if len(tasks) <= held_out:
+        raise UserError(f"{path}: expected more tasks than rlvr.held_out = {held_out}, found {len(tasks)}")
+    return tasks[: len(tasks) - held_out], tasks[len(tasks) - held_out :]
+
+
+def draw(tasks: Sequence[Task], count: int, seed: int, step: int) -> list[Task]:
+    """The `count` tasks of a step, from 1: consecutive places in permutations of all tasks, drawn from the seed."""
+    drawn = []
+    for place in range((step - 1) * count, step * count):
+        epoch, position = divmod(place, len(tasks))
+        drawn.append(tasks[int(numpy.random.default_rng([seed, epoch]).permutation(len(tasks))[position])])
+    return drawn
+
+
+def complete(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Sequence[Task],
+    sampling: Sampling,
+    samples: int,
+    seed: int,
+) -> list[list[Completion]]:
+    """Sample `samples` completions of each task."""
+    lines = LineTokenizer(tokenizer)
+    prompts = [lines.prompt(task.prompt) for task in tasks]
+    groups = generate(model, tokenizer, prompts, sampling, samples=samples, seed=seed)
+    return [
+        [
+            Completion(
+                task, prompt, tuple(tokens), len(tokens) < sampling.max_new_tokens, str(tokenizer.decode(tokens))
+            )
+            for tokens in group
+        ]
+        for task, prompt, group in zip(tasks, prompts, groups, strict=True)
+    ]
+
+
+def judge(verifier: Verifier, completions: Sequence[Completion]) -> list[Verdict]:
+    """One verdict a completion; equal programs of a task are run once."""
+    keys = [(completion.task.id, completion.source) for completion in completions]
+    programs = {
+        key: Program(completion.source, completion.task.entry_point, completion.task.tests)
+        for key, completion in zip(keys, completions, strict=True)
+    }
+    verdicts = dict(zip(programs, verifier.judge(programs.values()), strict=True))
+    return [verdicts[key] for key in keys]

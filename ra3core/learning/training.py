@@ -1,0 +1,234 @@
+"""Next-token prediction on planned batches, by transformers' Trainer: what pre-training and the M-step share.
+
+A run's batches and its learning-rate schedule are known before its first step, so a killed run continues from its last
+checkpoint exactly: the result is that of a run that was never interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+import transformers
+from torch import Tensor, nn
+
+from ra3core.errors import UserError
+from ra3core.stage import Context
+
+IGNORED = -100  # label of the prompt and of padding: no loss
+EVALUATIONS = 10  # of held-out data, spread over the run, beside the one before the first step
+COMPLETE = "complete"  # file that marks a checkpoint as wholly written
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tokenised document.
+
+    tokens: all of it, the end included. prompt: number of first tokens without loss. rationale: for each token,
+    whether it belongs to a rationale line (its newline and indentation included).
+    """
+
+    id: str
+    tokens: tuple[int, ...]
+    prompt: int
+    rationale: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded examples: a causal model's outputs at real tokens do not depend on what follows.
+
+    input_ids, labels (-100: no loss), rationale (bool): (batch, tokens).
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    rationale: Tensor
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """AdamW's settings and the learning rate's course (names as in transformers' TrainingArguments)."""
+
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    kind: str = "linear"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def collate(examples: Sequence[Example], pad: int) -> Batch:
+    """Right-pad examples to one length."""
+    shape = (len(examples), max(len(example.tokens) for example in examples))
+    input_ids = torch.full(shape, pad, dtype=torch.long)
+    labels = torch.full(shape, IGNORED, dtype=torch.long)
+    rationale = torch.zeros(shape, dtype=torch.bool)
+    for row, example in enumerate(examples):
+        length = len(example.tokens)
+        input_ids[row, :length] = torch.tensor(example.tokens)
+        labels[row, example.prompt : length] = input_ids[row, example.prompt : length]
+        rationale[row, :length] = torch.tensor(example.rationale)
+    return Batch(input_ids, labels, rationale)
+
+
+def batch_tokens(batch: Batch) -> int:
+    """Tokens of a batch, padding excluded."""
+    counted = batch.labels != IGNORED
+    ends = counted.long().cumsum(1).argmax(1) + 1  # one past the last token with a loss, which is the example's last
+    return int(ends.sum())
+
+
+def by_length(lengths: Sequence[int], order: Sequence[int], size: int, sorted_batches: int = 16) -> list[list[int]]:
+    """Cut `order` into batches of `size`, each of neighbours in length, so that little is padded.
+
+    Every `sorted_batches` batches' worth of `order` is sorted on its own; the batches come out in that order.
+    """
+    batches: list[list[int]] = []
+    for start in range(0, len(order), size * sorted_batches):
+        chunk = sorted(order[start : start + size * sorted_batches], key=lambda i: (lengths[i], i))
+        batches += [chunk[i : i + size] for i in range(0, len(chunk), size)]
+    return batches
+
+
+def token_losses(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
+    """-log pi(x_i | x_<i) in nats of each token after the first, zero where the label is -100: (batch, tokens - 1)."""
+    logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1].float()
+    return nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none", ignore_index=IGNORED)
+
+
+def train(
+    stage: str,
+    model: nn.Module,
+    batches: Sequence[Batch],
+    schedule: Schedule,
+    context: Context,
+    *,
+    checkpoint_steps: int,
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
+) -> int:
+    """Train `model` in place, one step a batch, from the last checkpoint in context.scratch if there is one.
+
+    Logs every step's train_loss (nats per token), learning_rate and cumulative tokens, and `evaluate(model)` ahead of
+    the first step and about ten times after; returns the number of evaluations. Raises UserError when the loss stops
+    being finite.
+    """
+    callback = _Curve(stage, batches, evaluate, context)
+    trainer = _trainer(model, batches, schedule, context, callback, checkpoint_steps)
+    checkpoint = _last_checkpoint(context.scratch)
+    done = 0 if checkpoint is None else _step(checkpoint)
+    context.log.resume(-1 if checkpoint is None else done)
+    with context.log.progress(stage, len(batches), done) as advance:
+        callback.advance = advance
+        if checkpoint is None and evaluate is not None:
+            context.log.metrics(0, tokens=0, **evaluate(model))
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return len(callback.evaluated_at) + 1 if evaluate is not None else 0
+
+
+class _Trainer(transformers.Trainer):
+    """transformers' Trainer with the loss above, which it keeps for the curve."""
+
+    last_loss: Tensor
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *_: object, **__: object) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        labels = inputs["labels"]
+        loss = token_losses(model, inputs["input_ids"], labels).sum() / (labels[:, 1:] != IGNORED).sum()
+        self.last_loss = loss.detach()
+        return loss
+
+
+class _Curve(transformers.TrainerCallback):
+    """Writes the metrics rows, evaluates now and then, and marks checkpoints that are wholly written."""
+
+    def __init__(
+        self,
+        stage: str,
+        batches: Sequence[Batch],
+        evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
+        context: Context,
+    ) -> None:
+        self.stage, self.evaluate, self.context = stage, evaluate, context
+        self.tokens = numpy.cumsum([batch_tokens(batch) for batch in batches]).tolist()
+        steps = len(batches)
+        self.evaluated_at = {round(steps * n / EVALUATIONS) for n in range(1, EVALUATIONS + 1)} - {0}
+        self.rate = 0.0
+        self.trainer: _Trainer
+        self.advance: Callable[[int], None]
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        self.rate = self.trainer._get_learning_rate()
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        step = state.global_step
+        loss = float(self.trainer.last_loss)
+        if not numpy.isfinite(loss):
+            raise UserError(
+                f"{self.stage}.learning_rate: the loss is {loss} at step {step}, expected a rate that converges"
+            )
+        values = {"train_loss": loss, "learning_rate": self.rate}
+        if self.evaluate is not None and step in self.evaluated_at:
+            values |= self.evaluate(self.trainer.model)  # pyright: ignore[reportArgumentType]
+        self.context.log.metrics(step, tokens=self.tokens[step - 1], **values)
+        self.advance(1)
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        (self.context.scratch / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+def _trainer(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    schedule: Schedule,
+    context: Context,
+    callback: _Curve,
+    checkpoint_steps: int,
+) -> _Trainer:
+    """A Trainer whose dataset is the planned run: one item a batch, one batch a step, read in order."""
+    cpu = context.device == "cpu"
+    arguments = transformers.TrainingArguments(
+        output_dir=str(context.scratch),
+        max_steps=len(batches),
+        per_device_train_batch_size=1,  # one planned batch
+        train_sampling_strategy="sequential",
+        learning_rate=schedule.learning_rate,
+        lr_scheduler_type=schedule.kind,
+        lr_scheduler_kwargs=dict(schedule.options),
+        warmup_steps=schedule.warmup_steps,
+        weight_decay=schedule.weight_decay,
+        save_strategy="steps",
+        save_steps=checkpoint_steps,
+        save_total_limit=2,  # the last may be half written when the run is killed
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=not cpu,
+        use_cpu=cpu,
+        seed=context.seed,
+    )
+    arguments._n_gpu = 0 if cpu else 1  # one device, whatever else the machine has
+    trainer = _Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=batches,  # pyright: ignore[reportArgumentType]
+        data_collator=lambda items: {"input_ids": items[0].input_ids, "labels": items[0].labels},
+        callbacks=[callback],
+    )
+    trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
+    callback.trainer = trainer
+    return trainer
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint that was wholly written."""
+    return max((path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")), key=_step, default=None)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))

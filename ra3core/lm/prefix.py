@@ -1,0 +1,136 @@
+"""Contexts encoded once and continued many times.
+
+A group of rollouts shares its context, and so do the two answers to "act or think?". `encode` runs the contexts
+through the model once (left-padded); `Prefix.select` repeats their cache for each continuation; `continue_with` runs
+the continuations only. Everything is differentiable, through the cache too. For the embedded model the cache holds the
+attention's keys and values and the convolution's last inputs; any model whose cache can be reordered works.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ra3core.lm.lines import Tokens
+
+BUDGET = {"cpu": 2**27, "cuda": 2**31}
+"""Logits (tokens x vocabulary) that one pass may hold."""
+
+
+@dataclass
+class Prefix:
+    """Encoded contexts, all but the last token of each: that one starts a continuation, which predicts from it.
+
+    cache: the model's state after them; none when every context is one token long. mask: (rows, width), 0 at padding.
+    last: (rows,) the contexts' last tokens.
+    """
+
+    cache: Any
+    mask: Tensor
+    last: Tensor
+
+    def select(self, rows: Sequence[int]) -> Prefix:
+        """A copy whose row i is this one's row rows[i]; this one stays as it is."""
+        index = torch.tensor(rows, device=self.mask.device)
+        cache = self.cache
+        if cache is not None:
+            cache = copy.copy(cache)
+            cache.layers = [copy.copy(layer) for layer in cache.layers]
+            for layer in cache.layers:
+                for name in ("conv_states", "recurrent_states"):  # of convolution and linear-attention layers
+                    if hasattr(layer, name):
+                        setattr(layer, name, dict(getattr(layer, name)))
+            cache.reorder_cache(index)
+        return Prefix(cache, self.mask[index], self.last[index])
+
+
+def encode(model: torch.nn.Module, contexts: Sequence[Sequence[int]]) -> Prefix:
+    """Run contexts (each at least one token) through the model once."""
+    device = next(model.parameters()).device
+    width = max(len(context) for context in contexts) - 1
+    ids = torch.zeros((len(contexts), width), dtype=torch.long)
+    mask = torch.zeros((len(contexts), width), dtype=torch.long)
+    for row, context in enumerate(contexts):
+        if len(context) > 1:
+            ids[row, width - len(context) + 1 :] = torch.tensor(context[:-1])
+            mask[row, width - len(context) + 1 :] = 1
+    last = torch.tensor([context[-1] for context in contexts], device=device)
+    mask = mask.to(device)
+    if not width:
+        return Prefix(None, mask, last)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    output = model(
+        input_ids=ids.to(device), attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1
+    )
+    return Prefix(output.past_key_values, mask, last)
+
+
+def continue_with(model: torch.nn.Module, prefix: Prefix, continuations: Sequence[Sequence[int]]) -> Tensor:
+    """Logits (rows, 1 + longest continuation, vocabulary): [r, k] predicts token k of continuation r.
+
+    Right-padded, so [r, len(r)] predicts the token after it and later entries mean nothing. Uses the prefix up: select
+    from it first to keep it.
+    """
+    width = max(len(tokens) for tokens in continuations)
+    ids = torch.zeros((len(continuations), 1 + width), dtype=torch.long)
+    for row, tokens in enumerate(continuations):
+        ids[row, 1 : 1 + len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+    ids = ids.to(prefix.last.device)
+    ids[:, 0] = prefix.last
+    return _advance(model, prefix, ids)
+
+
+def next_logits(model: torch.nn.Module, prefix: Prefix) -> Tensor:
+    """Logits (rows, vocabulary) of the next token. Set `prefix.last` to the tokens chosen, then call it again."""
+    return _advance(model, prefix, prefix.last[:, None])[:, -1]
+
+
+def _advance(model: torch.nn.Module, prefix: Prefix, ids: Tensor) -> Tensor:
+    positions = prefix.mask.sum(1, keepdim=True) + torch.arange(ids.shape[1], device=ids.device)
+    prefix.mask = torch.cat([prefix.mask, torch.ones_like(ids)], 1)
+    output = model(
+        input_ids=ids,
+        attention_mask=prefix.mask,
+        position_ids=positions,
+        past_key_values=prefix.cache,
+        use_cache=True,
+    )
+    prefix.cache = output.past_key_values
+    return output.logits
+
+
+def gather_log_probs(logits: Tensor, tokens: Sequence[Tokens | Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (rows, width) in nats of the tokens that `logits` (rows, >= width, vocabulary) predict.
+
+    Also their mask (rows, width), 1.0 at tokens; log-probabilities of padding are 0.
+    """
+    width = max(len(row) for row in tokens)
+    targets = torch.zeros((len(tokens), width), dtype=torch.long)
+    mask = torch.zeros((len(tokens), width))
+    for row, ids in enumerate(tokens):
+        targets[row, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+        mask[row, : len(ids)] = 1
+    targets, mask = targets.to(logits.device), mask.to(logits.device)
+    logits = logits[:, :width].to(torch.promote_types(logits.dtype, torch.float32))
+    chosen = logits.gather(2, targets[:, :, None])[:, :, 0] - logits.logsumexp(2)
+    return chosen.masked_fill(mask == 0, 0.0), mask
+
+
+def batches(lengths: Sequence[int], model: torch.nn.Module, most: int = 8192) -> Iterator[list[int]]:
+    """Indices in batches of similar length, longest first; a padded batch stays within the budget of logits."""
+    vocabulary: int = model.config.vocab_size  # type: ignore[union-attr,assignment]
+    device = next(model.parameters()).device.type
+    tokens = min(most, BUDGET.get(device, BUDGET["cpu"]) // vocabulary)
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

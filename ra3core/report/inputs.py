@@ -1,0 +1,245 @@
+"""The artifacts of a run, by stage and seed, as the report reads them.
+
+`Context.inputs` maps "stage/seed" (and "data") to artifact folders. Any of them may be absent: the report then leaves
+out what depends on it and says so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from ra3core.artifacts import MANIFEST, Manifest
+from ra3core.errors import UserError
+from ra3core.report.style import ARMS
+from ra3core.stage import METRICS_FILE, read_metrics
+
+EVALUATE = "evaluate_"
+ORDER = ("corpus", "demonstrations", "rlvr_tasks", "base", "ntp", "ntp_compute")
+"""Stages ahead of RA3's rounds, in the order in which tables list them."""
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One artifact: what a stage made with one seed."""
+
+    stage: str
+    seed: int
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}/{self.seed}"
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Step-wise metrics; none if the stage logs none."""
+        path = self.folder / METRICS_FILE
+        return read_metrics(path) if path.is_file() else []
+
+    def metric(self, name: str) -> float | None:
+        """A summary figure of the manifest, if the stage gave it."""
+        value = self.manifest.metrics.get(name)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    def json(self, file: str) -> Any | None:
+        """A JSON file of the artifact; None where the stage writes no such file."""
+        path = self.folder / file
+        if not path.is_file():
+            return None
+        try:
+            return json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{path}: not valid JSON (line {error.lineno}), expected what {self.stage} wrote"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure logged along a stage, over seeds.
+
+    steps: (steps,). values: (seeds, steps). starts: first step of each round after the first.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+    starts: tuple[int, ...] = ()
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.values.mean(axis=0)
+
+    @property
+    def standard_error(self) -> np.ndarray:
+        """(steps,); zero with one seed, where it is not defined and nothing is drawn."""
+        seeds = len(self.values)
+        return self.values.std(axis=0, ddof=1) / np.sqrt(seeds) if seeds > 1 else np.zeros(len(self.steps))
+
+    def rounds(self) -> list[Curve]:
+        """One curve a round."""
+        edges = np.searchsorted(self.steps, self.starts)
+        parts = zip(np.split(self.steps, edges), np.split(self.values, edges, axis=1), strict=True)
+        return [Curve(steps, values) for steps, values in parts]
+
+    def smooth(self) -> Curve:
+        """A centred moving average over about a twentieth of a round, shorter at its ends."""
+        values = [_moving_average(one.values, len(one.steps) // 40) for one in self.rounds()]
+        return Curve(self.steps, np.concatenate(values, axis=1), self.starts)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Graded samples of one arm and one seed.
+
+    counts: mode -> task id -> (samples n, passed c). steps: task id -> steps of its plan.
+    categories: mode -> how its samples ended. comments: mode -> comment lines per completion.
+    """
+
+    counts: Mapping[str, Mapping[str, tuple[int, int]]]
+    steps: Mapping[str, int]
+    ks: tuple[int, ...]
+    categories: Mapping[str, Counter[str]]
+    comments: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """All artifacts of a pipeline run: stage -> seed -> artifact."""
+
+    stages: Mapping[str, Mapping[int, StageRun]]
+    data: Path | None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(sorted({seed for runs in self.stages.values() for seed in runs}))
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of E-step, bootstrap and M-step."""
+        numbers = [re.fullmatch(r"(?:e_step|bootstrap|m_step)_(\d+)", stage) for stage in self.stages]
+        return max((int(match[1]) for match in numbers if match), default=0)
+
+    @property
+    def ordered(self) -> tuple[str, ...]:
+        """Stages in the order in which the pipeline runs them."""
+        rounds = [f"{kind}_{r}" for r in range(1, self.rounds + 1) for kind in ("e_step", "bootstrap", "m_step")]
+        known = [*ORDER, *rounds, "bootstrap_no_rl", "ra3_no_rl", "ntp_rlvr", "ra3_rlvr"]
+        known += [f"{EVALUATE}{arm.name}" for arm in ARMS]
+        rest = sorted(stage for stage in self.stages if stage not in known)
+        return tuple(stage for stage in [*known, *rest] if stage in self.stages)
+
+    def stage_of(self, arm: str) -> str:
+        """The stage whose model an arm evaluates: RA3 is what leaves the last M-step."""
+        return f"m_step_{self.rounds}" if arm == "ra3" else arm
+
+    def curve(self, stage: str, column: str) -> Curve | None:
+        """A column of the step-wise metrics over all seeds, at the steps that every seed logged."""
+        series = [{row["step"]: row[column] for row in run.rows if column in row} for run in self._of(stage)]
+        series = [points for points in series if points]
+        if not series:
+            return None
+        steps = sorted(set.intersection(*(set(points) for points in series)))
+        if not steps:
+            return None
+        return Curve(np.array(steps), np.array([[points[step] for step in steps] for points in series]))
+
+    def rounds_curve(self, kind: str, column: str) -> Curve | None:
+        """The curves of all rounds of a stage kind ("e_step"), one after the other."""
+        curves = [self.curve(f"{kind}_{r}", column) for r in range(1, self.rounds + 1)]
+        found = [curve for curve in curves if curve is not None]
+        if not found or len({len(curve.values) for curve in found}) > 1:
+            return found[0] if found else None
+        steps, starts, offset = [], [], 0
+        for curve in found:
+            starts.append(offset)
+            steps.append(curve.steps + offset)
+            offset = int(steps[-1][-1]) + 1
+        return Curve(np.concatenate(steps), np.concatenate([c.values for c in found], axis=1), tuple(starts[1:]))
+
+    @cached_property
+    def evaluations(self) -> dict[str, dict[int, Evaluation]]:
+        """Arm -> seed -> graded samples."""
+        return {
+            stage.removeprefix(EVALUATE): {seed: _evaluation(run) for seed, run in sorted(runs.items())}
+            for stage, runs in self.stages.items()
+            if stage.startswith(EVALUATE)
+        }
+
+    def in_several_modes(self, arm: str) -> bool:
+        """Whether an arm was decoded in more than one way."""
+        return any(len(one.counts) > 1 for one in self.evaluations.get(arm, {}).values())
+
+    def _of(self, stage: str) -> Sequence[StageRun]:
+        runs = self.stages.get(stage, {})
+        return [runs[seed] for seed in sorted(runs)]
+
+
+def load(inputs: Mapping[str, Path]) -> Run:
+    """Read the manifests of a report's inputs.
+
+    Raises UserError when a name is not "stage/seed" or a folder has no valid manifest.
+    """
+    stages: dict[str, dict[int, StageRun]] = {}
+    data = None
+    for name, folder in inputs.items():
+        if name == "data":
+            data = Path(folder)
+            continue
+        match = re.fullmatch(r"(\w+)/(\d+)", name)
+        if not match:
+            raise UserError(f"report input {name!r}: expected a name such as ntp/0 (stage/seed)")
+        stage, seed = match[1], int(match[2])
+        path = Path(folder) / MANIFEST
+        try:
+            manifest = Manifest.model_validate_json(path.read_bytes())
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: no such file, expected the manifest of {name}") from error
+        except ValidationError as error:
+            raise UserError(f"{path}: not a valid manifest of {name}") from error
+        stages.setdefault(stage, {})[seed] = StageRun(stage, seed, Path(folder), manifest)
+    return Run(stages, data)
+
+
+def _moving_average(values: np.ndarray, half: int) -> np.ndarray:
+    """Means over windows of `half` steps to each side, as far as there are; (seeds, steps)."""
+    windows = [slice(max(0, i - half), i + half + 1) for i in range(values.shape[1])]
+    return np.stack([values[:, window].mean(axis=1) for window in windows], axis=1)
+
+
+def _evaluation(run: StageRun) -> Evaluation:
+    """Counts from results.json; numbers of steps, endings and comments from samples.jsonl."""
+    results = run.json("results.json")
+    if not isinstance(results, dict) or "per_task" not in results:
+        raise UserError(f"{run.folder / 'results.json'}: expected the results of {run.stage} with per_task counts")
+    counts = {
+        mode: {task: (int(n), int(c)) for task, (n, c) in tasks.items()} for mode, tasks in results["per_task"].items()
+    }
+    steps: dict[str, int] = {}
+    categories: dict[str, Counter[str]] = {mode: Counter() for mode in counts}
+    comments: Counter[str] = Counter()
+    for sample in _samples(run.folder / "samples.jsonl"):
+        mode = sample["mode"]
+        steps[sample["task_id"]] = int(sample["steps"])
+        categories.setdefault(mode, Counter())[sample["category"]] += 1
+        comments[mode] += sum(line.lstrip().startswith("#") for line in sample["completion"].splitlines())
+    samples = {mode: sum(category.values()) for mode, category in categories.items()}
+    fewest = min((n for tasks in counts.values() for n, _ in tasks.values()), default=0)
+    ks = tuple(k for k in run.manifest.config.get("k", [1]) if k <= fewest)
+    return Evaluation(counts, steps, ks, categories, {mode: comments[mode] / n for mode, n in samples.items() if n > 0})
+
+
+def _samples(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, expected one graded sample a line")
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,393 @@
+"""Walls around judged programs: namespaces, limits, privileges. Loaded by the fork server, standard library alone.
+
+Once for the fork server (`enter`): a user, mount, network, IPC and PID namespace; a root file system that holds
+nothing but the system's libraries and the interpreter, read-only. Once for each program: its own PID, mount and IPC
+namespace (`fork`), an empty temporary folder as the only writable place (`confine`), limits, no privileges. A PID
+namespace dies with its first process, so double forks and new sessions cannot outlive the program.
+
+Where the machine refuses a namespace, `enter` says what is missing and the rest still holds; a filter on system
+calls then keeps programs from signalling anybody else's processes.
+"""
+
+# ruff: noqa: PTH102, PTH103, PTH106, PTH110, PTH112, PTH114, PTH115, PTH116, PTH120, PTH123, PTH208, PTH211
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import platform
+import resource
+import shutil
+import signal
+import struct
+import sys
+from collections.abc import Callable
+
+NEWNS, NEWUTS, NEWIPC = 0x00020000, 0x04000000, 0x08000000
+NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT = 1, 2, 4, 32
+_MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
+_MNT_DETACH = 2
+_SYS_MOUNT_SETATTR = 442  # the same number on every architecture
+_SYS_PIVOT_ROOT = {"x86_64": 155, "i686": 217, "ppc64le": 203, "s390x": 217}.get(platform.machine(), 41)
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 1, 38, 36
+_PR_SET_KEEPCAPS, _PR_SET_SECCOMP, _CAP_DAC_READ_SEARCH = 8, 22, 2
+# machine -> audit architecture, tgkill, and the rest: kill, tkill, *sigqueueinfo, pidfd_send_signal, ptrace, vm access
+_SIGNAL_CALLS = {
+    "x86_64": (0xC000003E, 234, (62, 200, 129, 297, 424, 101, 310, 311)),
+    "aarch64": (0xC00000B7, 131, (129, 130, 138, 240, 424, 117, 270, 271)),
+}
+_NOBODY = 65534
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _MountAttributes(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "user_namespace")]
+
+
+def _call(name: str, *arguments: object) -> int:
+    """A libc function; raises OSError when it returns -1."""
+    result = getattr(_libc, name)(*arguments)
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+    return result
+
+
+def _mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+    encode = lambda text: None if text is None else os.fsencode(text)  # noqa: E731
+    _call("mount", encode(source), encode(target), encode(kind), ctypes.c_ulong(flags), encode(options))
+
+
+class Sandbox:
+    """State of one fork server: which walls stand."""
+
+    def __init__(self) -> None:
+        self.missing: list[str] = []  # protections that this machine refuses
+        self.namespaces = False
+        self.files = False  # a root file system of its own
+        self.root = os.geteuid() == 0
+        self._read_all = False
+        self._others = 0
+        self._own_pid_namespace = -1
+        self._workplace, self._folder, self._count = "", "", 0
+        self._folders: dict[int, str] = {}  # of the children, where they cannot mount one for themselves
+
+    # -- once for the server ------------------------------------------------------------------------------------------
+
+    def enter(self, base: str, namespaces: bool = True) -> None:
+        """Put this process behind the walls; `base` is an existing empty folder of ours.
+
+        Forks: the process that returns is the first of a PID namespace, its parent waits for it and exits with it.
+        """
+        if not sys.platform.startswith("linux"):
+            self.missing.append("namespaces (Linux only)")
+        elif not namespaces:
+            self.missing.append("namespaces (switched off)")
+        else:
+            refused = _try(self._unshare)
+            self.namespaces = not refused
+            if refused:
+                self.missing.append(f"namespaces for users, processes, network and files ({refused})")
+        if self.namespaces:
+            self._unshare()
+            child = os.fork()
+            if child:
+                _wait_for(child)
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            refused = _try(lambda: (_call("unshare", NEWNS), self._new_root(base)))
+            if refused:
+                self.missing.append(f"a root file system of its own ({refused})")
+            else:
+                self._new_root(base)
+                self.files = True
+        elif sys.platform.startswith("linux"):
+            _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self._workplace = base
+        if self.root and not self.files and not _readable_by_nobody():
+            self._read_all = True
+            self.missing.append("secrecy of files (the standard library is readable to this user alone)")
+        if not self.namespaces and platform.machine() not in _SIGNAL_CALLS:
+            self.missing.append("a filter on signals")
+        if not self.root and not self.namespaces:  # the limit on processes then counts all that the user runs
+            self._others = _tasks_of(os.getuid()) + 512
+
+    def _unshare(self) -> None:
+        user, group = os.geteuid(), os.getegid()
+        ready, go = os.pipe()
+        helper = os.fork() if self.root else 0
+        if self.root and helper == 0:  # only a process that stayed outside may map more than one user
+            os.close(go)
+            code = 1
+            try:
+                if os.read(ready, 1):
+                    for name in ("uid_map", "gid_map"):
+                        _write(f"/proc/{os.getppid()}/{name}", f"0 0 1\n{_NOBODY} {_NOBODY} 1\n")
+                    code = 0
+            finally:
+                os._exit(code)
+        os.close(ready)
+        try:
+            _call("unshare", NEWUSER | NEWNS | NEWPID | NEWNET | NEWIPC | NEWUTS)
+            if self.root:
+                os.write(go, b".")
+            else:
+                _write("/proc/self/setgroups", "deny")
+                _write("/proc/self/uid_map", f"{_NOBODY} {user} 1\n")
+                _write("/proc/self/gid_map", f"{_NOBODY} {group} 1\n")
+        finally:
+            os.close(go)
+            failed = self.root and os.waitpid(helper, 0)[1]
+        if failed:
+            raise OSError(errno.EPERM, "users cannot be mapped")
+        _write("/proc/sys/user/max_user_namespaces", "0", optional=True)  # programs make none of their own
+
+    def _new_root(self, base: str) -> None:
+        """Swap the root file system for one with the system's libraries and this interpreter, all read-only."""
+        _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
+        _mount("tmpfs", base, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=1m,mode=755")
+        for name in ("bin", "lib", "lib32", "lib64", "libx32", "sbin"):
+            if os.path.islink(f"/{name}"):
+                os.symlink(os.readlink(f"/{name}"), f"{base}/{name}")
+            elif os.path.isdir(f"/{name}"):
+                _bind(f"/{name}", base)
+        for path in {"/usr", "/etc/ld.so.cache", "/etc/localtime", sys.base_prefix, sys.base_exec_prefix}:
+            if os.path.exists(path) and not (path.startswith("/usr/") and path != "/usr"):
+                _bind(path, base)
+        for name in ("null", "zero", "full", "random", "urandom"):
+            _bind(f"/dev/{name}", base, read_only=False)
+        for name in ("tmp", "proc", "old"):
+            os.mkdir(f"{base}/{name}")
+        os.chdir(base)
+        _call("syscall", _SYS_PIVOT_ROOT, b".", b"old")
+        os.chdir("/")
+        _call("umount2", b"/old", _MNT_DETACH)
+        os.rmdir("/old")
+        _mount("none", "/", None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
+
+    # -- once for each program ----------------------------------------------------------------------------------------
+
+    def fork(self) -> int:
+        """Fork; the child is the first process of a PID namespace of its own, where there are namespaces."""
+        if self.namespaces:
+            # A process may choose its children's PID namespace only once; going back to its own lifts that.
+            _call("setns", self._own_pid_namespace, NEWPID)
+            _call("unshare", NEWPID)
+        if not self.files:
+            self._count += 1
+            self._folder = f"{self._workplace}/{self._count}"
+            os.mkdir(self._folder, 0o700)
+            if self.root:
+                os.chown(self._folder, _NOBODY, _NOBODY)
+        child = os.fork()
+        self._folders[child] = self._folder
+        return child
+
+    def kill(self, child: int) -> tuple[int, resource.struct_rusage]:
+        """Kill a program with everything it started; its wait status and resource usage."""
+        if not self.namespaces:
+            _kill(-child)
+        _kill(child)
+        _, status, usage = os.wait4(child, 0)
+        if not self.namespaces:
+            _kill(-child)
+        folder = self._folders.pop(child)
+        if folder:
+            _remove(folder)
+        return status, usage
+
+    def kill_escaped(self) -> None:
+        """Kill orphans: without PID namespaces they became this process's children (it is a subreaper)."""
+        while not self.namespaces:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                escaped = _children(os.getpid())
+                if not escaped:
+                    return
+                for child in escaped:
+                    _kill(child)
+
+    def confine(self, limits: dict[str, int]) -> None:
+        """In the child: an empty writable folder, limits, no privileges. Irreversible."""
+        os.setsid()
+        if self.namespaces:
+            _call("unshare", NEWIPC | (NEWNS if self.files else 0))
+        if self.files:
+            _mount("tmpfs", "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={limits['disk']},nr_inodes=4096,mode=777")
+            os.chdir("/tmp")
+        else:
+            os.chdir(self._folder)
+        os.umask(0o077)
+        cpu = limits["cpu"]
+        for name, value in (
+            ("RLIMIT_CPU", cpu),
+            ("RLIMIT_AS", limits["memory"]),
+            ("RLIMIT_FSIZE", limits["disk"]),
+            ("RLIMIT_NOFILE", limits["files"]),
+            ("RLIMIT_CORE", 0),
+        ):
+            _limit(name, value)
+        _limit("RLIMIT_NPROC", limits["processes"] + self._others)
+        keep = 0
+        if self.root:
+            if self._read_all:
+                keep = 1 << _CAP_DAC_READ_SEARCH
+                _call("prctl", _PR_SET_KEEPCAPS, 1, 0, 0, 0)
+            os.setgroups([])
+            os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+            os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+        if sys.platform.startswith("linux"):
+            _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            header, capabilities = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(keep, keep)
+            _call("capset", header, capabilities)
+            if not self.namespaces:
+                _forbid_signals()
+
+
+def _forbid_signals() -> None:
+    """Where programs share a PID namespace with everybody: no signal and no debugger reaches another process.
+
+    A seccomp filter: the calls of _SIGNAL_CALLS fail with EPERM; a process may still signal its own threads.
+    """
+    if platform.machine() not in _SIGNAL_CALLS:
+        return
+    architecture, own_threads, others = _SIGNAL_CALLS[platform.machine()]
+    load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
+    allow, refuse, kill = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
+    program = [
+        (load, 0, 0, 4),  # the architecture
+        (equal, 1, 0, architecture),
+        (answer, 0, 0, kill),
+        (load, 0, 0, 0),  # the call's number
+        (at_least, 0, 1, 0x40000000),  # a second numbering of the same calls
+        (answer, 0, 0, refuse),
+        (equal, 0, 4, own_threads),
+        (load, 0, 0, 16),  # its first argument
+        (equal, 0, 1, os.getpid()),
+        (answer, 0, 0, allow),
+        (answer, 0, 0, refuse),
+    ]
+    for number in others:
+        program += [(equal, 0, 1, number), (answer, 0, 0, refuse)]
+    program.append((answer, 0, 0, allow))
+    code = b"".join(struct.pack("HBBI", *line) for line in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    header = struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))
+    _call("prctl", _PR_SET_SECCOMP, 2, ctypes.c_char_p(header), 0, 0)
+
+
+def _bind(path: str, base: str, read_only: bool = True) -> None:
+    """Show `path` at the same place below `base`."""
+    target = base + path
+    os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+    if os.path.isdir(path):
+        os.makedirs(target, exist_ok=True)
+    else:
+        os.close(os.open(target, os.O_CREAT, 0o644))
+    _mount(path, target, None, _MS_BIND | _MS_REC)
+    if read_only:
+        wanted = _MountAttributes(set=_MS_RDONLY | _MS_NOSUID)
+        at_fdcwd, recursive = -100, 0x8000
+        _call("syscall", _SYS_MOUNT_SETATTR, at_fdcwd, os.fsencode(target), recursive, ctypes.byref(wanted), 32)
+
+
+def _try(function: Callable[[], object]) -> str:
+    """Call in a child that is thrown away: what went wrong, or nothing."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            function()
+        except OSError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as file:
+        refused = file.read().decode()
+    _, status = os.waitpid(child, 0)
+    return refused or ("" if status == 0 else f"wait status {status}")
+
+
+def _remove(folder: str) -> None:
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except RecursionError:  # nested beyond what can be walked; it goes with the server's folder at the latest
+        return
+
+
+def _limit(name: str, value: int) -> None:
+    which = getattr(resource, name, None)
+    if which is None:
+        return
+    hard = resource.getrlimit(which)[1]
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    try:
+        resource.setrlimit(which, (value, value))
+    except (ValueError, OSError):
+        if sys.platform.startswith("linux"):
+            raise  # elsewhere some limits exist in name only
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    """Direct children of a process, from /proc (none where there is no /proc)."""
+    found = []
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+            except (OSError, ValueError, IndexError):
+                continue
+            if parent == pid:
+                found.append(int(name))
+    return found
+
+
+def _tasks_of(user: int) -> int:
+    """Threads that a user runs now."""
+    count = 0
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        with contextlib.suppress(OSError):
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == user:
+                count += len(os.listdir(f"/proc/{name}/task"))
+    return count
+
+
+def _readable_by_nobody() -> bool:
+    """Whether an unprivileged user can read the standard library: every folder above it must be open to all."""
+    folder = os.path.dirname(os.__file__)
+    while True:
+        if os.stat(folder).st_mode & 0o005 != 0o005:
+            return False
+        if folder == "/":
+            return True
+        folder = os.path.dirname(folder)
+
+
+def _write(path: str, text: str, optional: bool = False) -> None:
+    try:
+        with open(path, "w") as file:
+            file.write(text)
+    except OSError:
+        if not optional:
+            raise
+
+
+def _wait_for(child: int) -> None:
+    """The server's outer half: gone when the inner one is."""
+    _, status = os.waitpid(child, 0)
+    os._exit(os.waitstatus_to_exitcode(status) & 0x7F)

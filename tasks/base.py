@@ -1,0 +1,21 @@
+"""The base model: one that the user names, or one pre-trained on the web-like corpus."""
+
+from __future__ import annotations
+
+from prefect import State
+from prefect.states import Completed
+
+from ra3core.artifacts import Artifact
+from tasks import external
+from tasks.session import Session, StageFunction, stage_task
+
+
+@stage_task("base", "base seed {seed}")
+def base(session: Session, seed: int, corpus: Artifact) -> State[Artifact]:
+    """The model that mid-training starts from."""
+    config = session.config.base
+    if config.model is not None:
+        artifact = external.model(config.model, session.runtime.root)
+        return Completed(name="External", message=f"model {config.model}", data=artifact)
+    function = StageFunction("ra3core.learning.pretrain", "pretrain")
+    return session.stage("base", function, config, {"corpus": corpus}, label="base", seed=seed)

@@ -1,0 +1,36 @@
+"""The three corpora of a run, cut from data/ and decontaminated against the evaluation tasks."""
+
+from __future__ import annotations
+
+from prefect import State
+
+from ra3core.artifacts import Artifact
+from tasks import external
+from tasks.session import Session, StageFunction, stage_task
+
+MODULE = "ra3core.corpora.prepare"
+
+
+@stage_task("corpus", "corpus")
+def corpus(session: Session, seed: int, data: Artifact) -> State[Artifact]:
+    """What the base model is pre-trained on; drawn by no seed, so that all seeds share it."""
+    function = StageFunction(MODULE, "prepare_corpus")
+    return session.stage("corpus", function, session.config.corpus, {"data": data}, label="corpus", seed=seed)
+
+
+@stage_task("demonstrations", "demonstrations seed {seed}", tag="corpus")
+def demonstrations(session: Session, seed: int, data: Artifact) -> State[Artifact]:
+    """The expert demonstrations D_E of one seed, from data/ or from the user's own files."""
+    function, config = StageFunction(MODULE, "prepare_demonstrations"), session.config.corpus
+    inputs = {"data": data}
+    own = external.demonstrations(config.source)
+    if own is not None:
+        inputs["source"] = own  # in the key, so that an edited file makes new demonstrations
+    return session.stage("demonstrations", function, config, inputs, label="demonstrations", seed=seed)
+
+
+@stage_task("rlvr_tasks", "rlvr_tasks", tag="corpus")
+def rlvr_tasks(session: Session, seed: int, data: Artifact) -> State[Artifact]:
+    """The tasks with unit tests that RLVR trains on; drawn by no seed."""
+    function = StageFunction(MODULE, "prepare_rlvr_tasks")
+    return session.stage("rlvr_tasks", function, session.config.corpus, {"data": data}, label="rlvr_tasks", seed=seed)

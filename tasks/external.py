@@ -1,0 +1,71 @@
+"""Inputs that no stage made: a model of the user's or from the hub, and the user's demonstrations.
+
+Each becomes an `Artifact` whose digest is that of its content (or the hub's revision), so that a change of it makes
+new keys downstream and nothing is copied.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ra3core.artifacts import Artifact, Store, content_digest
+from ra3core.corpora.sources import parse_source, source_digest
+from ra3core.errors import UserError
+
+
+def model(name: str, root: Path) -> Artifact:
+    """A model to start from: a folder that AutoModelForCausalLM loads, or the name of one on the hub.
+
+    Stages look for model/ below an input, so a link of that name is put below artifacts/external/ in `root`.
+    Raises UserError when it is neither.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        folder = folder.resolve()
+        if not (folder / "config.json").is_file():
+            raise UserError(f"base.model: {folder} has no config.json, expected a folder that transformers can load")
+        digest = content_digest(folder)
+    else:
+        folder, digest = _from_hub(name)
+    home = root / "artifacts" / "external" / digest[:16]
+    home.mkdir(parents=True, exist_ok=True)
+    link = home / "model"
+    if not link.is_symlink() or link.resolve() != folder:
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder, target_is_directory=True)
+    return Store.external("base", home, digest)
+
+
+def demonstrations(source: str) -> Artifact | None:
+    """The files behind `corpus.source`; None when it names none here (the embedded suite, a data set on the hub).
+
+    Raises UserError when they do not exist.
+    """
+    digest = source_digest(source)
+    return None if digest is None else Store.external("source", Path(parse_source(source)[1]), digest)
+
+
+def absolute(source: str) -> str:
+    """`source` with its path made absolute: stages run in another working directory than the user's.
+
+    Raises UserError for a source of no known kind, and when nothing lies there.
+    """
+    kind, name = parse_source(source)
+    path, separator, rest = name.partition(":") if kind == "hub" else (name, "", "")
+    folder = Path(path).expanduser()
+    if kind == "embedded" or (kind == "hub" and not folder.is_dir()):
+        return source
+    if not folder.exists():
+        raise UserError(f"corpus.source {source}: no such {'folder' if kind == 'python' else 'file'}")
+    return f"{kind}:{folder.resolve()}{separator}{rest}"
+
+
+def _from_hub(name: str) -> tuple[Path, str]:
+    """The local copy of a hub model, and its revision."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
+    except (OSError, ValueError) as error:  # HTTP errors are OSErrors; ValueError: not a possible name
+        raise UserError(f"base.model: {name!r} is no folder, and no model of that name could be fetched") from error
+    return folder, folder.name

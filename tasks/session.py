@@ -1,0 +1,180 @@
+"""What the stages of one pipeline run share: the store, the child processes, the tracking, the display, and the slots.
+
+`Session.stage` is what the tasks of this folder call: it looks the artifact up, else has it built in a child process.
+"""
+
+from __future__ import annotations
+
+import heapq
+import importlib
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from types import TracebackType
+from typing import Any, Self, cast
+
+from prefect import State, Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+from pydantic import BaseModel
+
+from ra3core.artifacts import Artifact, Store
+from ra3core.config import RunConfig, RuntimeConfig
+from ra3core.stage import Context, Metrics
+from tasks.display import Display
+from tasks.runner import Runner
+from tasks.tracking import StageRun, Tracking, flatten_params, read_link, write_link
+
+
+class StageFunction:
+    """Stands for the function `name` of `module` without importing it: where every artifact is found, the flow's own
+    process needs no torch. The store reads the module's source for the key; the runner's child imports it."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self.__module__ = module
+        self.__name__ = self.__qualname__ = name
+
+    def __call__(self, config: Any, context: Context) -> Metrics:
+        return getattr(importlib.import_module(self.__module__), self.__name__)(config, context)
+
+
+def stage_task(
+    name: str, run_name: str, tag: str | None = None
+) -> Callable[[Callable[..., State[Artifact]]], Task[..., Artifact]]:
+    """A Prefect task that returns a stage's artifact, and is submitted with the futures of others in their place.
+
+    It has no cache policy and keeps no result, see `Session.stage`.
+    """
+    decorate = task(name=name, task_run_name=run_name, tags=[tag or name], cache_policy=NO_CACHE, persist_result=False)
+    return cast(Any, decorate)
+
+
+class Session:
+    """One pipeline run. Prefect hands it to every task as it is (it is neither a dataclass nor a collection)."""
+
+    def __init__(self, config: RunConfig, runtime: RuntimeConfig, tracking: Tracking, display: Display) -> None:
+        self.config = config
+        self.runtime = runtime
+        self.store = Store(runtime.root / "artifacts")
+        self.runner = Runner(runtime)
+        self.tracking = tracking
+        self.display = display
+        self._slots = Slots(runtime.workers)
+        self._lock = threading.Lock()
+        self._keys: dict[str, threading.Lock] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.tracking.interrupted = error is not None and not isinstance(error, Exception)
+        self._slots.close()
+        self.runner.close()
+
+    def stage(
+        self,
+        kind: str,
+        function: StageFunction,
+        config: BaseModel,
+        inputs: Mapping[str, Artifact],
+        *,
+        label: str,
+        seed: int,
+        rank: int = 0,
+    ) -> State[Artifact]:
+        """The artifact of a stage, as a Prefect state: "Cached" when it was in the store, "Completed" when built now.
+
+        The store is the one cache: it verifies content, survives the server, and serves DVC and notebooks too. So
+        tasks have no Prefect cache policy; the state's name tells the UI that nothing was run.
+
+        kind: what the store files it under; arms with equal inputs share an artifact. label: stage or arm, as the
+        report and the trackers name it. seed: reaches the stage. rank: lower ones get a free slot first.
+        """
+        name = f"{label}/{seed}"
+        key = self.store.key(kind, function, config, inputs, seed)
+        child: StageRun | None = None
+        # Arms with equal inputs wait for each other here, holding no slot, and find the artifact with its link.
+        with self._alone(key), ExitStack() as stack:
+            artifact = self.store.find(kind, key)
+            if artifact is None:
+                stack.enter_context(self._slots.take(rank))
+
+                def execute(function: Any, config: BaseModel, context: Context) -> Metrics:
+                    """Called by the store, unless another process has built the artifact meanwhile."""
+                    nonlocal child
+                    child = run = stack.enter_context(self._track(name, kind, label, config, inputs, seed))
+                    show = stack.enter_context(self.display.stage(name))
+
+                    def sink(event: dict[str, Any]) -> None:
+                        if event["event"] == "metrics":
+                            run.metrics(event["step"], event["values"])
+                        show(event)
+
+                    return self.runner.run(function, config, context, sink)
+
+                artifact, _ = self.store.build(kind, function, config, inputs, seed, execute=execute)
+                if child is not None:
+                    child.done(artifact.metrics, artifact.path, artifact.digest, (artifact.path / "model").exists())
+                    write_link(artifact.path, self.tracking.uri, child.run_id)
+        made_by = read_link(artifact.path, self.tracking.uri)
+        if made_by is not None:
+            self.tracking.link(name, made_by)
+        if child is None:
+            self.display.reused(name)
+            return Completed(name="Cached", message=f"artifact {artifact.path}", data=artifact)
+        return Completed(message=f"artifact {artifact.path}", data=artifact)
+
+    def _alone(self, key: str) -> threading.Lock:
+        """Held by the one task that looks up or builds the artifact of a key."""
+        with self._lock:
+            return self._keys.setdefault(key, threading.Lock())
+
+    def _track(
+        self, name: str, kind: str, label: str, config: BaseModel, inputs: Mapping[str, Artifact], seed: int
+    ) -> AbstractContextManager[StageRun]:
+        tags = {"stage": kind, "arm": label.removeprefix("evaluate_"), "seed": str(seed), "preset": self.config.name}
+        sources = {role: (artifact.path, artifact.digest) for role, artifact in inputs.items()}
+        return self.tracking.stage(name, flatten_params(config.model_dump(mode="json")), tags, sources)
+
+
+class Slots:
+    """At most `count` stages at a time; of those that wait, the one of the lowest rank is next, then the first come.
+
+    Prefect's own limit counts a task from its submission, also while it only waits for its inputs.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: list[tuple[int, int]] = []
+        self._arrivals = itertools.count()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    @contextmanager
+    def take(self, rank: int) -> Iterator[None]:
+        """Wait for a slot and hold it; raises RuntimeError once the slots are closed."""
+        with self._changed:
+            ticket = (rank, next(self._arrivals))
+            heapq.heappush(self._waiting, ticket)
+            self._changed.wait_for(lambda: self._closed or (self._free > 0 and self._waiting[0] == ticket))
+            self._waiting.remove(ticket)
+            heapq.heapify(self._waiting)
+            if self._closed:
+                raise RuntimeError("the run was interrupted")
+            self._free -= 1
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += 1
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nothing starts any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -1,0 +1,55 @@
+"""A small checkout of its own, and the pipeline over fake stages (fake_stages.py) in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from flows import environment
+from ra3core.config import RuntimeConfig, load
+
+SMALL_DATA = (
+    "data.web_documents=60",
+    "data.outlines=20",
+    "data.demonstrations=40",
+    "data.rlvr_tasks=6",
+    "data.evaluation_tasks=3",
+)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory, new_checkout) -> Path:
+    return new_checkout(tmp_path_factory.mktemp("checkout"), load("smoke", SMALL_DATA).data)
+
+
+@pytest.fixture(scope="module")
+def run_pipeline(checkout: Path) -> Iterator[Callable]:
+    """pipeline(*overrides, seeds=1) with the smoke preset, small data and fake stages; one server for a module."""
+    before = dict(os.environ)
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setenv("PREFECT_HOME", str(checkout / ".cache" / "prefect"))  # no two servers migrate one database
+        ready = stack.enter_context(environment.prefect_api(checkout))
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        from flows.pipeline import pipeline
+        from tasks import runner, session
+
+        original = session.StageFunction.__init__
+        patch.setattr(session.StageFunction, "__init__", lambda self, module, name: original(self, "fake_stages", name))
+        patch.setattr(runner.Runner.__init__, "__defaults__", ((),))  # nothing to preload for the fakes
+        ready()
+
+        def run(*overrides: str, seeds: int = 1):
+            runtime = RuntimeConfig(root=checkout, workers=2)
+            return pipeline(preset="smoke", overrides=[*SMALL_DATA, *overrides], seeds=seeds, runtime=runtime)
+
+        # another test module may have imported Prefect, and with it its settings, before the server was there
+        with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
+            yield run
+            environment._send_what_waits()
+    os.environ.clear()
+    os.environ.update(before)

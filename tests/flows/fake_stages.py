@@ -1,0 +1,82 @@
+"""Every stage of the pipeline as a fake of milliseconds; e_step.window = 13 is refused, 14 finds a bug."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ra3core.errors import UserError
+from ra3core.stage import Context, Metrics
+
+
+def _stage(config: Any, context: Context, **metrics: Any) -> Metrics:
+    """Logs two steps and writes what decides its result."""
+    for step in (1, 2):
+        context.log.metrics(step, loss=1.0 / step)
+    (context.out / "model").mkdir()
+    inputs = {role: folder.name for role, folder in context.inputs.items()}
+    content = {"config": config.model_dump(mode="json"), "inputs": inputs, "seed": context.seed}
+    (context.out / "model" / "config.json").write_text(json.dumps(content, sort_keys=True))
+    return {"tokens": 100, "train_tokens": 50, **metrics}
+
+
+def prepare_corpus(config: Any, context: Context) -> Metrics:
+    return _stage(config, context)
+
+
+def prepare_demonstrations(config: Any, context: Context) -> Metrics:
+    return _stage(config, context)
+
+
+def prepare_rlvr_tasks(config: Any, context: Context) -> Metrics:
+    return _stage(config, context)
+
+
+def pretrain(config: Any, context: Context) -> Metrics:
+    return _stage(config, context)
+
+
+def e_step(config: Any, context: Context) -> Metrics:
+    if config.window == 13:
+        raise UserError("e_step.window is 13, expected another number")
+    if config.window == 14:
+        raise ZeroDivisionError("a bug in the E-step")
+    return _stage(config, context)
+
+
+def bootstrap(config: Any, context: Context) -> Metrics:
+    return _stage(config, context)
+
+
+def m_step(config: Any, context: Context) -> Metrics:
+    return _stage(config, context)
+
+
+def rlvr(config: Any, context: Context) -> Metrics:
+    return _stage(config, context)
+
+
+def evaluate(config: Any, context: Context) -> Metrics:
+    return _stage(config, context)
+
+
+def report(config: Any, context: Context) -> Metrics:
+    """As the real one: three arms' pass@1, one comparison."""
+    (context.out / "report.html").write_text(json.dumps(sorted(context.inputs)))
+    (context.out / "report.md").write_text("fake")
+    score = {"value": 0.5, "low": 0.4, "high": 0.6}
+    return {
+        "results": {arm: {"free": score} for arm in ("base", "ntp", "ra3")},
+        "by_steps": {arm: {"2": 0.7, "3": 0.3} for arm in ("base", "ntp", "ra3")},
+        "differences": {
+            "ra3_ntp": {
+                "value": 0.1,
+                "low": 0.0,
+                "high": 0.2,
+                "verdict": "shown",
+                "label": "Shown",
+                "sentence": "Yes.",
+                "comparison": "RA3 - NTP",
+            }
+        },
+    }

@@ -1,0 +1,217 @@
+"""With a model that is trained to repeat known programs, so that what is right and wrong is known beforehand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Lfm2ForCausalLM, PreTrainedTokenizerFast
+
+from ra3core.config import EvaluationConfig, VerifierConfig
+from ra3core.corpora.demonstrations import Demonstration, Task, Test, annotate, write_tasks
+from ra3core.errors import UserError
+from ra3core.evaluation import evaluate as module
+from ra3core.evaluation.evaluate import evaluate, evaluate_benchmark, limited
+from ra3core.evaluation.samples import Sample, Sampler, summarise
+from ra3core.lm.lines import LineTokenizer
+from ra3core.lm.models import save_model
+from ra3core.stage import Context
+
+LIMITS = VerifierConfig(cpu_seconds=1, wall_seconds=10)
+CONFIG = EvaluationConfig(samples=2, k=[1, 2], temperature=0.8, max_new_tokens=60, batch_size=4, verifier=LIMITS)
+
+
+def task(demonstration: Demonstration, steps: int) -> Task:
+    scope: dict[str, Any] = {}
+    exec(demonstration.text, scope)
+    inputs = ([3, -2, 0, 5], [-1, -7], [])
+    tests = tuple(Test((values,), scope["f"](list(values))) for values in inputs)
+    return Task(demonstration.id, demonstration.prompt, "f", tests, steps)
+
+
+@pytest.fixture(scope="module")
+def folders(
+    tmp_path_factory: pytest.TempPathFactory,
+    demonstrations: list[Demonstration],
+    tokenizer: PreTrainedTokenizerFast,
+    make_model: Callable[..., Lfm2ForCausalLM],
+) -> dict[str, Path]:
+    """A model that knows the first demonstrations by heart, with and without their comments; 4 + 2 tasks."""
+    root = tmp_path_factory.mktemp("evaluation")
+    chosen = [demonstrations[i] for i in (0, 5, 10, 15)]
+    lines = LineTokenizer(tokenizer)
+    texts = []
+    for d in chosen:
+        for body in (d.lines, annotate(d, d.reference).body):
+            texts.append([token for piece in lines.program(d.prompt, body) for token in piece])
+    model = make_model(hidden_size=64, initializer_range=0.05).train()
+    width = max(map(len, texts))
+    ids = torch.full((len(texts), width), tokenizer.pad_token_id)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = torch.tensor(text)
+    labels = ids.masked_fill(ids == tokenizer.pad_token_id, -100)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(120):
+        loss = model(input_ids=ids, labels=labels).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    save_model(model.eval(), tokenizer, root / "model" / "model")
+    (root / "tasks").mkdir()
+    known = [task(d, 2 + i % 2) for i, d in enumerate(chosen)]
+    wrong = Task("wrong", chosen[0].prompt, "f", (Test(([1],), "never"),), 2)
+    write_tasks([*known, wrong], root / "tasks" / "evaluation_tasks.parquet")
+    return {"model": root / "model", "tasks": root / "tasks"}
+
+
+def context(folders: dict[str, Path], root: Path, seed: int = 0) -> Context:
+    return Context(folders, root / "out", root / "scratch", seed=seed)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_model_that_knows_the_answers_scores_and_the_modes_differ(folders: dict[str, Path], tmp_path: Path) -> None:
+    metrics = evaluate(CONFIG, context(folders, tmp_path))
+    samples = rows(tmp_path / "out" / "samples.jsonl")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(samples) == 3 * 5 * 2
+    for row in samples:
+        commented = any(line.lstrip().startswith("#") for line in row["completion"].split("\n"))
+        assert not (row["mode"] == "banned" and commented)
+        if row["mode"] == "forced":
+            assert row["completion"].startswith("\n    #")
+        assert row["passed"] == (row["category"] == "passed")
+        assert not (row["task_id"] == "wrong" and row["passed"])
+    for mode in CONFIG.modes:
+        n_passed = {t: c for t, (_, c) in results["per_task"][mode].items()}
+        assert n_passed == {
+            t: sum(r["passed"] for r in samples if r["mode"] == mode and r["task_id"] == t) for t in n_passed
+        }
+        assert results[mode]["all"]["n_tasks"] == 5
+        assert results[mode]["steps=2"]["n_tasks"] == 3
+        score = results[mode]["all"]["pass@1"]
+        assert score["low"] <= score["value"] <= score["high"]
+        assert score["value"] <= 0.8  # one task of five has no answer
+        assert metrics[f"{mode}/pass_at_1"] == score["value"]
+    assert results["free"]["all"]["pass@1"]["value"] > 0.3
+    assert results["forced"]["comments"]["share"] == 1.0
+    assert results["banned"]["comments"]["lines"] == 0.0
+    assert metrics["tokens"] == sum(row["tokens"] for row in samples)
+    assert "free/pass_at_2_steps_3" in metrics
+
+
+def test_a_killed_evaluation_goes_on_and_ends_the_same(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CONFIG.model_copy(update={"batch_size": 1})  # several chunks a mode
+    evaluate(config, context(folders, tmp_path / "whole"))
+    draw, drawn = Sampler.draw, []
+
+    def killed(self: Sampler, *arguments: Any) -> list[Sample]:
+        drawn.append(arguments)
+        if len(drawn) == 4:
+            raise KeyboardInterrupt
+        return draw(self, *arguments)
+
+    monkeypatch.setattr(Sampler, "draw", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(config, context(folders, tmp_path / "killed"))
+    assert not (tmp_path / "killed" / "out" / "results.json").exists()
+    kept = len(list((tmp_path / "killed" / "scratch").glob("*.jsonl")))
+    assert kept == 2
+    evaluate(config, context(folders, tmp_path / "killed"))
+    assert len(drawn) == 4 + 9 - kept
+    for name in ("samples.jsonl", "results.json"):
+        assert (tmp_path / "killed" / "out" / name).read_bytes() == (tmp_path / "whole" / "out" / name).read_bytes()
+
+
+def test_the_seed_decides_the_samples(folders: dict[str, Path], tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"modes": ["free"], "temperature": 1.5})
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        evaluate(config, context(folders, tmp_path / name, seed))
+    a, b, c = ((tmp_path / name / "out" / "samples.jsonl").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_forcing_spends_the_same_budget(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    budgets = []
+
+    def record(*arguments: Any, **options: Any) -> list[list[list[int]]]:
+        prompts, sampling = arguments[2], arguments[3]
+        budgets.append((len(prompts[0]), sampling.max_new_tokens, sampling.ban_comments))
+        return [[[] for _ in range(options["samples"])] for _ in prompts]
+
+    monkeypatch.setattr("ra3core.evaluation.samples.generate", record)
+    evaluate(CONFIG, context(folders, tmp_path))
+    (free, f_new, f_ban), (banned, b_new, b_ban), (forced, x_new, x_ban) = budgets
+    assert forced > free == banned
+    assert forced + x_new == free + f_new == banned + b_new
+    assert (f_ban, b_ban, x_ban) == (False, True, False)
+
+
+HUMANEVAL = {
+    "task_id": "HumanEval/0",
+    "prompt": 'def f(xs):\n    """ Any prompt """\n',
+    "entry_point": "f",
+    "test": "def check(candidate):\n    assert candidate([1]) == [1]\n",
+}
+
+
+def test_any_model_on_a_benchmark_file(folders: dict[str, Path], tmp_path: Path) -> None:
+    data = tmp_path / "he.jsonl"
+    data.write_text(json.dumps(HUMANEVAL) + "\n")
+    model = str(folders["model"] / "model")
+    results = evaluate_benchmark(model, "humaneval", data, CONFIG, tmp_path / "out")
+    samples = rows(tmp_path / "out" / "samples.jsonl")
+    assert {(row["task_id"], row["mode"]) for row in samples} == {("HumanEval/0", mode) for mode in CONFIG.modes}
+    assert all(row["completion"].startswith("    #") for row in samples if row["mode"] == "forced")
+    assert results["free"]["all"]["n_tasks"] == 1
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
+    other = CONFIG.model_copy(update={"temperature": 0.1})
+    with pytest.raises(UserError, match="other settings"):
+        evaluate_benchmark(model, "humaneval", data, other, tmp_path / "out")
+
+
+def test_a_model_folder_without_a_tokenizer_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
+    data = tmp_path / "he.jsonl"
+    data.write_text(json.dumps(HUMANEVAL) + "\n")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).write_bytes((folders["model"] / "model" / name).read_bytes())
+    with pytest.raises(UserError, match="no tokenizer"):
+        evaluate_benchmark(str(bare), "humaneval", data, CONFIG, tmp_path / "out")
+
+
+def test_limit_counts_by_number_of_steps(folders: dict[str, Path]) -> None:
+    problems = module.benchmarks.load("embedded", folders["tasks"]).problems
+    assert [p.steps for p in limited(problems, 1)] == [2, 3]
+    assert len(limited(problems, None)) == 5
+
+
+def test_summary_of_known_counts() -> None:
+    def sample(task: str, steps: int, passed: bool, text: str = "") -> Sample:
+        return Sample(task, steps, "free", 0, text, 1, passed, "passed" if passed else "timeout")
+
+    samples = [
+        sample("a", 2, True),
+        sample("a", 2, False, "\n    # x\n  # y"),
+        sample("b", 3, False),
+        sample("b", 3, False),
+    ]
+    results = summarise(samples, [1, 2])
+    assert results["free"]["all"]["pass@1"]["value"] == 0.25
+    assert results["free"]["all"]["pass@2"]["value"] == 0.5
+    assert results["free"]["steps=2"]["pass@2"]["value"] == 1.0
+    assert results["free"]["comments"] == {"lines": 0.5, "share": 0.25}
+    assert results["free"]["categories"] == {"passed": 1, "timeout": 3}
+    assert results["per_task"] == {"free": {"a": [2, 1], "b": [2, 0]}}

@@ -1,0 +1,189 @@
+"""RLVR on a toy: the base writes `return 1` or `return 2` by the toss of a coin, and the tests want 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from ra3core.config import LoraConfig, MStepConfig, RLVRConfig, VerifierConfig
+from ra3core.corpora.demonstrations import Demonstration, Task, Test, write_demonstrations, write_tasks
+from ra3core.errors import UserError
+from ra3core.learning.m_step import m_step
+from ra3core.learning.rlvr import Completion, complete, draw, judge, read_task_folder, rlvr
+from ra3core.lm.generation import Sampling
+from ra3core.lm.models import load_model, load_tokenizer, save_model
+from ra3core.lm.tokenizer import train_tokenizer
+from ra3core.stage import Context, Metrics, StageLog, read_metrics
+from ra3core.verifier import Verifier
+
+CONFIG = RLVRConfig(
+    steps=8,
+    prompts=3,
+    group_size=6,
+    max_new_tokens=8,
+    learning_rate=2e-3,
+    held_out=3,
+    eval_every=4,
+    eval_samples=4,
+    checkpoint_steps=3,
+)
+NAMES = "abcdefgh"
+
+
+def prompt(name: str) -> str:
+    return f"def {name}(xs):"
+
+
+TASKS = [Task(f"t/{name}", prompt(name), name, (Test(([],), 2), Test(([1],), 2))) for name in NAMES]
+COMPLETION = "\n    return 2\n"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, make_model) -> Path:
+    """A tiny model that has learned the two programs, from next-token prediction."""
+    folder = tmp_path_factory.mktemp("base")
+    demonstrations = [
+        Demonstration(f"{name}{value}", prompt(name), (f"    return {value}",), (0,))
+        for name in NAMES
+        for value in "12"
+    ]
+    tokenizer = train_tokenizer([one.text for one in demonstrations], min_count=2)
+    model = make_model()
+    model.resize_token_embeddings(len(tokenizer))
+    model.config.eos_token_id, model.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    save_model(model, tokenizer, folder / "start" / "model")
+    write_demonstrations(demonstrations, folder / "demonstrations.parquet")
+    (folder / "out").mkdir()
+    (folder / "scratch").mkdir()
+    inputs = {"model": folder / "start", "demonstrations": folder}
+    config = MStepConfig(epochs=100, learning_rate=1e-2, held_out=0.0)
+    m_step(config, Context(inputs, folder / "out", folder / "scratch"))
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tasks")
+    write_tasks(TASKS, folder / "rlvr_tasks.parquet")
+    return folder
+
+
+def train(config: RLVRConfig, base: Path, tasks: Path, folder: Path, **log) -> tuple[Metrics, Context]:
+    out, scratch = folder / "out", folder / "scratch"
+    out.mkdir(parents=True, exist_ok=True)
+    scratch.mkdir(parents=True, exist_ok=True)
+    context = Context({"model": base, "tasks": tasks}, out, scratch, seed=1, log=StageLog(out / "metrics.jsonl", **log))
+    return rlvr(config, context), context
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+def reproducible(context: Context) -> list[dict]:
+    rows = read_metrics(context.out / "metrics.jsonl")
+    return [{name: value for name, value in row.items() if not name.endswith("seconds")} for row in rows]
+
+
+def test_the_reward_rises(base: Path, tasks: Path, tmp_path: Path) -> None:
+    metrics, context = train(CONFIG, base, tasks, tmp_path)
+    rows = read_metrics(context.out / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(9))
+    assert 0.2 < rows[1]["reward"] < 0.8
+    assert metrics["reward"] > 0.9  # from about a half
+    assert 0.2 < metrics["held_out_pass_start"] < 0.8
+    assert metrics["held_out_pass"] > 0.9
+    assert [row["step"] for row in rows if "held_out_pass" in row] == [0, 4, 8]
+    for row in rows[1:]:
+        assert sum(value for name, value in row.items() if name.startswith("verdict_")) == pytest.approx(1)
+        assert row["verdict_passed"] == row["reward"]
+    assert rows[-1]["tokens"] == metrics["tokens"]
+    assert all(("entropy" in row) == (row["zero_variance"] < 1) for row in rows[1:])
+    assert rows[1]["zero_variance"] < 1
+    assert metrics["train_tokens"] + metrics["evaluation_tokens"] < metrics["tokens"]
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=4, alpha=8)], ids=["full", "lora"])
+def test_interrupted_equals_uninterrupted(base: Path, tasks: Path, tmp_path: Path, lora: LoraConfig | None) -> None:
+    config = CONFIG.model_copy(update={"lora": lora, "steps": 5, "eval_every": 2, "kl": 0.01, "epochs": 2})
+    whole, whole_context = train(config, base, tasks, tmp_path / "whole")
+
+    def kill(event: dict) -> None:
+        if event["event"] == "metrics" and event["step"] == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, base, tasks, tmp_path / "killed", sink=kill)
+    done: list[int] = []
+    resumed, resumed_context = train(
+        config,
+        base,
+        tasks,
+        tmp_path / "killed",
+        sink=lambda event: done.append(event["done"]) if event["event"] == "progress" else None,
+    )
+    assert done[0] == 3  # went on from the checkpoint
+    assert resumed == whole
+    assert weights(resumed_context.out) == weights(whole_context.out)
+    assert reproducible(resumed_context) == reproducible(whole_context)
+    assert weights(resumed_context.out) != weights(base)
+    assert any(row.get("kl", 0) > 0 for row in reproducible(resumed_context))
+
+
+def test_no_steps_leave_the_model_as_it_is(base: Path, tasks: Path, tmp_path: Path) -> None:
+    metrics, context = train(CONFIG.model_copy(update={"steps": 0}), base, tasks, tmp_path)
+    assert weights(context.out) == weights(base)
+    assert metrics["train_tokens"] == 0 and metrics["held_out_pass"] == metrics["held_out_pass_start"]
+
+
+def test_every_task_is_drawn_equally_often_and_held_out_ones_never(tasks: Path) -> None:
+    trained, held_out = read_task_folder(tasks / "rlvr_tasks.parquet", 3)
+    assert [task.id for task in trained + held_out] == [task.id for task in TASKS]
+    drawn = [task.id for step in range(1, 16) for task in draw(trained, 2, seed=0, step=step)]
+    assert {drawn.count(task.id) for task in trained} == {6}
+    assert {*drawn} == {task.id for task in trained}
+    assert drawn[:5] != drawn[5:10]
+
+
+def test_too_few_tasks_are_one_sentence(base: Path, tasks: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"rlvr\.held_out = 8"):
+        train(CONFIG.model_copy(update={"held_out": 8}), base, tasks, tmp_path)
+
+
+def completion(text: str, task: Task = TASKS[0]) -> Completion:
+    return Completion(task, (), (), True, text)
+
+
+def test_programs_are_judged_whole() -> None:
+    texts = [
+        COMPLETION,
+        "\n    # answer with 2\n    return 2\n",  # never cut at a comment
+        "\n    return 2\n\n# done\nvalue = 1\n",
+        "\n    return 1\n",
+        "\n    return (\n",
+        "\n    raise ValueError\n",
+        COMPLETION,
+    ]
+    with Verifier(VerifierConfig()) as verifier:
+        verdicts = judge(verifier, [completion(text) for text in texts])
+    assert [verdict.category for verdict in verdicts] == [
+        *["passed"] * 3,
+        "wrong_answer",
+        "syntax",
+        "exception",
+        "passed",
+    ]
+    assert [completion(text).comments for text in texts] == [0, 1, 1, 0, 0, 0, 0]
+
+
+def test_completions_join_their_prompt(base: Path) -> None:
+    tokenizer, model = load_tokenizer(base / "model"), load_model(base / "model")
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    groups = complete(model, tokenizer, TASKS, Sampling(8, 0.0), 1, seed=0)
+    assert {one.text for group in groups for one in group} <= {COMPLETION, COMPLETION.replace("2", "1")}
+    assert all(one.ended and one.source.startswith(one.task.prompt) for group in groups for one in group)
+    assert [group[0].task.id for group in groups] == [task.id for task in TASKS]
+    short = complete(model, tokenizer, TASKS[:1], Sampling(2, 0.0), 1, seed=0)[0][0]
+    assert not short.ended and len(short.tokens) == 2 and short.processed == len(short.prompt) + 2

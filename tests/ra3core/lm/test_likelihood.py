@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ra3core.lm.likelihood import decision_log_probs, grouped_log_probs, line_log_likelihoods, token_log_probs
+from ra3core.lm.lines import LineTokenizer, think_token_ids
+from ra3core.lm.prefix import batches, continue_with, encode, gather_log_probs, next_logits
+
+
+def plain(model, tokens):
+    """log p of tokens[1:], one sequence alone, no padding, no cache."""
+    logits = model(torch.tensor([tokens]), use_cache=False).logits[0, :-1]
+    return logits.log_softmax(-1).gather(1, torch.tensor(tokens[1:])[:, None])[:, 0]
+
+
+@pytest.fixture
+def programs(tokenizer, demonstrations):
+    lines = LineTokenizer(tokenizer)
+    return [lines.program(d.prompt, d.lines[: 2 + i]) for i, d in enumerate(demonstrations[:6])]
+
+
+def test_token_log_probs_equal_unpadded_ones(model, programs):
+    sequences = [[t for piece in pieces for t in piece] for pieces in programs]
+    for sequence, found in zip(sequences, token_log_probs(model, sequences), strict=True):
+        torch.testing.assert_close(found, plain(model, sequence), rtol=0, atol=1e-5)
+
+
+def test_lines_sum_to_the_whole(model, programs):
+    for pieces, found in zip(programs, line_log_likelihoods(model, programs), strict=True):
+        whole = plain(model, [t for piece in pieces for t in piece])[len(pieces[0]) - 1 :]
+        assert len(found) == len(pieces) - 1
+        assert sum(found) == pytest.approx(whole.sum().item(), abs=1e-4)
+        assert found[0] == pytest.approx(whole[: len(pieces[1])].sum().item(), abs=1e-4)
+
+
+def test_continuations_of_a_shared_prefix_equal_full_passes(model, programs):
+    contexts = [[t for piece in pieces[:2] for t in piece] for pieces in programs]
+    contexts[3] = contexts[3][:1]  # nothing to encode in one row of the batch
+    continuations = [[pieces[-2], (*pieces[1], *pieces[-1])] for pieces in programs]
+    found = grouped_log_probs(model, contexts, continuations)
+    for context, group, rows in zip(contexts, continuations, found, strict=True):
+        for tokens, row in zip(group, rows, strict=True):
+            expected = plain(model, [*context, *tokens])[len(context) - 1 :]
+            torch.testing.assert_close(row, expected, rtol=0, atol=1e-5)
+
+
+def test_a_prefix_survives_what_is_selected_from_it(model, programs):
+    context, tokens = list(programs[0][0]), programs[0][1]
+    prefix = encode(model, [context, context[3:]])
+    first = continue_with(model, prefix.select([0, 0, 1]), [tokens, tokens[:2], tokens])
+    chosen = prefix.select([0])
+    for token in tokens:
+        next_logits(model, chosen)
+        chosen.last = torch.tensor([token])
+    again = continue_with(model, prefix.select([0, 0, 1]), [tokens, tokens[:2], tokens])
+    assert torch.equal(first, again)
+
+
+def test_single_steps_equal_one_pass(model, programs):
+    context, tokens = list(programs[0][0]), programs[0][1]
+    prefix = encode(model, [context])
+    whole = continue_with(model, prefix.select([0]), [tokens])
+    stepping = prefix.select([0])
+    for k, token in enumerate(tokens):
+        torch.testing.assert_close(next_logits(model, stepping), whole[:, k], rtol=0, atol=1e-5)
+        stepping.last = torch.tensor([token])
+
+
+def test_gradients_flow_through_the_shared_prefix(model, programs):
+    contexts = [[t for piece in pieces[:2] for t in piece] for pieces in programs[:3]]
+    targets = [pieces[2] for pieces in programs[:3]]
+    sum(plain(model, [*c, *t])[len(c) - 1 :].sum() for c, t in zip(contexts, targets, strict=True)).backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    prefix = encode(model, contexts)
+    logits = continue_with(model, prefix.select([0, 1, 2, 1]), [*targets, targets[1]])
+    log_probs, _ = gather_log_probs(logits, [*targets, targets[1]])
+    (log_probs.sum() - log_probs[3].sum()).backward()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, expected[name], rtol=1e-4, atol=1e-4)
+
+
+def test_think_and_act_share_all_probability(tokenizer):
+    logits = torch.randn(5, 3, len(tokenizer)) * 8
+    think = list(think_token_ids(tokenizer))
+    found = decision_log_probs(logits, think)
+    torch.testing.assert_close(found.exp().sum(-1), torch.ones(5, 3))
+    torch.testing.assert_close(found[..., 0].exp(), logits.softmax(-1)[..., think].sum(-1))
+
+
+def test_batches_keep_every_index_and_the_budget(model):
+    lengths = [3, 900, 5, 4000, 9000, 1]
+    found = list(batches(lengths, model))
+    assert sorted(i for batch in found for i in batch) == list(range(6))
+    assert all(len(b) == 1 or len(b) * max(lengths[i] for i in b) <= 8192 for b in found)
