@@ -142,6 +142,7 @@ class VerifierConfig(Section):
     cpu_seconds: float = Field(default=2.0, gt=0)
     wall_seconds: float = Field(default=20.0, gt=0)
     memory_mb: Positive = 512
+    require_isolation: bool = False  # refuse to run where a protection is missing
 
 
 class RLVRConfig(Section):

@@ -6,6 +6,7 @@ Framing is the same everywhere: a 4-byte length, then JSON. Nothing here decides
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import select
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +43,57 @@ class Broken(Exception):
     """A process answered something that is no answer."""
 
 
-class Process:
-    """The judge's end of one confined process: its channel and what it prints."""
+class Flood(Exception):
+    """A program printed more than anybody wants to know."""
 
-    def __init__(self, channel: socket.socket, output: int) -> None:
-        self.channel, self.output = channel, output
-        self.printed = bytearray()
+
+class Process:
+    """The judge's end of one confined process: its channel and what it prints.
+
+    output: where its standard error arrives, and its standard output unless that is judged; of what comes, `printed`
+    holds the start. answer: where the standard output arrives that is judged, into `written`, or -1.
+    """
+
+    def __init__(self, channel: socket.socket, output: int, answer: int = -1, most: int = 0) -> None:
+        self.channel, self.output, self.answer = channel, output, answer
+        self.printed, self.written = bytearray(), bytearray()
         self.total = 0  # bytes answered
         self.open = True
+        self.pid = 0
+        self._most = most
         self._in, self._out = bytearray(), bytearray()
         channel.setblocking(False)
-        os.set_blocking(output, False)
+        if sys.platform == "linux":
+            channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        for fd in (output, answer):
+            if fd >= 0:
+                os.set_blocking(fd, False)
 
     def send(self, message: Any) -> None:
-        """Queue a frame; `frames` does the writing."""
-        self._out += _frame(message)
+        """Queue a frame; `handle` does the writing."""
+        self._out += frame(message)
 
-    def frame(self) -> Any:
+    def send_frames(self, frames: bytes) -> None:
+        """Queue what `frame` made."""
+        self._out += frames
+
+    def cpu(self) -> float:
+        """CPU seconds that the process has used, all its threads; 0 where the system does not tell."""
+        if not self.pid:
+            return 0.0
+        try:
+            return time.clock_gettime(~self.pid << 3 | 2)  # the kernel's name for that process's CPU clock
+        except OSError:
+            return 0.0
+
+    def starved(self) -> float:
+        """Seconds that the process was ready to run and got no CPU; 0 where the system does not tell."""
+        try:
+            return int(Path(f"/proc/{self.pid}/schedstat").read_bytes().split()[1]) / 1e9
+        except (OSError, ValueError, IndexError):
+            return 0.0
+
+    def next(self) -> Any:
         """The next complete answer, or None. Raises Broken when it is not one."""
         if len(self._in) < 4:
             return None
@@ -80,20 +117,21 @@ class Process:
         wanted = []
         if self.open:
             wanted.append((self.channel.fileno(), select.POLLIN | (select.POLLOUT if self._out else 0)))
-        if self.output >= 0:
-            wanted.append((self.output, select.POLLIN))
+        wanted += [(fd, select.POLLIN) for fd in (self.output, self.answer) if fd >= 0]
         return wanted
 
     def handle(self, fd: int, event: int) -> None:
         """Move bytes after poll said that it is possible."""
         if fd == self.output:
             self._read_output()
+        elif fd == self.answer:
+            self._read_answer()
         elif fd == self.channel.fileno():
             try:
                 if event & select.POLLOUT and self._out:
                     del self._out[: self.channel.send(self._out[: 1 << 18])]
                 if event & ~select.POLLOUT:
-                    data = self.channel.recv(1 << 18)
+                    data = self._receive()
                     self._in += data
                     self.total += len(data)
                     self.open = bool(data)
@@ -104,40 +142,62 @@ class Process:
             except ConnectionError:
                 self.open = False
 
-    def _read_output(self) -> None:
+    def _receive(self) -> bytes:
+        if self.pid or sys.platform != "linux":
+            return self.channel.recv(1 << 18)
+        data, extra, _, _ = self.channel.recvmsg(1 << 18, socket.CMSG_SPACE(12))
+        for level, kind, content in extra:  # who sent this, as the kernel says it: its number seen from here
+            if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+                self.pid = struct.unpack("i", content[:4])[0]
+        self.channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+        return data
+
+    def _read_output(self) -> bool:
+        """Whether there was something."""
         try:
             data = os.read(self.output, 1 << 16)
         except BlockingIOError:
-            return
-        if data:
-            self.printed += data[: MAX_OUTPUT - len(self.printed)]
-        else:
-            self._close_output()
-
-    def _close_output(self) -> None:
-        if self.output >= 0:
+            return False
+        if not data:
             os.close(self.output)
             self.output = -1
+        self.printed += data[: MAX_OUTPUT - len(self.printed)]
+        return bool(data)
+
+    def _read_answer(self) -> bool:
+        try:
+            data = os.read(self.answer, 1 << 18)
+        except BlockingIOError:
+            return False
+        if not data:
+            os.close(self.answer)
+            self.answer = -1
+        self.written += data
+        if len(self.written) > self._most:
+            raise Flood(f"printed more than {self._most} bytes")
+        return bool(data)
 
     def drain(self) -> None:
         """What was printed and not yet read; the writers are dead."""
-        with contextlib.suppress(BlockingIOError):
-            while self.output >= 0 and len(self.printed) < MAX_OUTPUT:
-                data = os.read(self.output, MAX_OUTPUT)
-                if not data:
-                    break
-                self.printed += data[: MAX_OUTPUT - len(self.printed)]
+        while self.output >= 0 and len(self.printed) < MAX_OUTPUT and self._read_output():
+            pass
+        while self.answer >= 0 and self._read_answer():
+            pass
 
     def close(self) -> None:
-        self._close_output()
+        for fd in (self.output, self.answer):
+            if fd >= 0:
+                os.close(fd)
+        self.output = self.answer = -1
         self.channel.close()
 
 
 class ForkServer:
     """One fork server; restarted when it dies."""
 
-    def __init__(self, config: VerifierConfig, namespaces: bool) -> None:
+    def __init__(self, config: VerifierConfig, namespaces: bool, packages: Sequence[str] = ()) -> None:
         self.config = config
+        self._packages = packages
         self.missing: tuple[str, ...] = ()
         self._namespaces = namespaces
         self._popen: subprocess.Popen[bytes] | None = None
@@ -155,8 +215,16 @@ class ForkServer:
             Path(self._base).chmod(0o711)
             ours, theirs = socket.socketpair()
             environment = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin", "HOME": "/tmp", "MALLOC_ARENA_MAX": "1"}
+            environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"} if self._packages else {}
             environment |= {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-            options = json.dumps({"namespaces": self._namespaces})
+            packages = {name: _folder_of(name) for name in self._packages}
+            libraries = [f"{folder}.libs" for folder in packages.values()]
+            options = json.dumps({
+                "namespaces": self._namespaces,
+                "packages": packages,
+                "folders": [*packages.values(), *filter(os.path.isdir, libraries)],
+                "disk": _DISK,
+            })
             self._control = ours
             ours.settimeout(60)
             self._popen = subprocess.Popen(
@@ -202,33 +270,46 @@ class ForkServer:
         self.stop(final=False)
         self.start()
 
-    def fork(self, cpu_seconds: int) -> Process:
-        """A new confined process, waiting for its job."""
+    def fork(self, cpu_seconds: int, memory_mb: int, stdin: bytes | None = None, most: int = 0) -> Process:
+        """A new confined process, waiting for its job.
+
+        stdin: its standard input, when its standard output is to be judged; of that at most `most` bytes.
+        """
         ours, theirs = socket.socketpair()
         reading, writing = os.pipe()
+        passed = [theirs.fileno(), writing]
+        answer = -1
+        if stdin is not None:
+            with tempfile.TemporaryFile() as file:
+                file.write(stdin)
+                file.flush()
+                passed.append(os.open(f"/dev/fd/{file.fileno()}", os.O_RDONLY))
+            answer, answering = os.pipe()
+            passed.append(answering)
         limits = {
             "cpu": cpu_seconds,
-            "memory": self.config.memory_mb * _MEGABYTE,
+            "memory": memory_mb * _MEGABYTE,
             "disk": _DISK,
             "files": _FILES,
             "processes": _PROCESSES,
         }
-        process = Process(ours, reading)
+        process = Process(ours, reading, answer, most)
         assert self._control is not None
         try:
-            socket.send_fds(self._control, [_frame({"start": limits})], [theirs.fileno(), writing])
+            socket.send_fds(self._control, [frame({"start": limits})], passed)
         except OSError:
             process.close()
             raise
         finally:
             theirs.close()
-            os.close(writing)
+            for fd in passed[1:]:
+                os.close(fd)
         return process
 
     def end(self) -> list[tuple[int, float]]:
         """Kill what was forked; (wait status, CPU seconds) of each."""
         assert self._control is not None
-        self._control.sendall(_frame({"end": True}))
+        self._control.sendall(frame({"end": True}))
         return [(status, cpu) for status, cpu in self._receive()["exits"]]
 
     def _receive(self) -> dict[str, Any]:
@@ -239,6 +320,15 @@ class ForkServer:
         return json.loads(self._control.recv(struct.unpack("!I", header)[0], socket.MSG_WAITALL))
 
 
-def _frame(message: Any) -> bytes:
+def _folder_of(package: str) -> str:
+    """Where a package is installed. Raises SandboxError when it is not."""
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise SandboxError(f"the package {package} is not installed")
+    return os.path.realpath(next(iter(found.submodule_search_locations)))
+
+
+def frame(message: Any) -> bytes:
+    """A message as it travels."""
     data = json.dumps(message, separators=(",", ":")).encode("ascii")
     return struct.pack("!I", len(data)) + data

@@ -1,12 +1,13 @@
 """Walls around judged programs: namespaces, limits, privileges. Loaded by the fork server, standard library alone.
 
-Once for the fork server (`enter`): a user, mount, network, IPC and PID namespace; a root file system that holds
-nothing but the system's libraries and the interpreter, read-only. Once for each program: its own PID, mount and IPC
-namespace (`fork`), an empty temporary folder as the only writable place (`confine`), limits, no privileges. A PID
-namespace dies with its first process, so double forks and new sessions cannot outlive the program.
+Once for the fork server (`enter`): a user, mount, network, IPC and PID namespace, of which it is the first process; a
+root file system that holds nothing but the system's libraries and the interpreter, read-only. Once for each program
+(`confine`): an empty temporary folder as the only writable place, limits, no privileges, a filter on system calls. The
+server outlives its programs and kills all that is left in its PID namespace after each (`kill`), so double forks and new
+sessions do not outlive a program; making namespaces for every program instead costs four times as much.
 
-Where the machine refuses a namespace, `enter` says what is missing and the rest still holds; a filter on system
-calls then keeps programs from signalling anybody else's processes.
+Where the machine refuses a namespace, `enter` says what is missing and the rest still holds; the filter then also
+keeps programs from signalling anybody else's processes and from opening sockets.
 """
 
 # ruff: noqa: PTH102, PTH103, PTH106, PTH110, PTH112, PTH114, PTH115, PTH116, PTH120, PTH123, PTH208, PTH211
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import platform
 import resource
@@ -23,7 +25,8 @@ import shutil
 import signal
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 NEWNS, NEWUTS, NEWIPC = 0x00020000, 0x04000000, 0x08000000
 NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -33,12 +36,37 @@ _MNT_DETACH = 2
 _SYS_MOUNT_SETATTR = 442  # the same number on every architecture
 _SYS_PIVOT_ROOT = {"x86_64": 155, "i686": 217, "ppc64le": 203, "s390x": 217}.get(platform.machine(), 41)
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 1, 38, 36
-_PR_SET_KEEPCAPS, _PR_SET_SECCOMP, _CAP_DAC_READ_SEARCH = 8, 22, 2
-# machine -> audit architecture, tgkill, and the rest: kill, tkill, *sigqueueinfo, pidfd_send_signal, ptrace, vm access
-_SIGNAL_CALLS = {
-    "x86_64": (0xC000003E, 234, (62, 200, 129, 297, 424, 101, 310, 311)),
-    "aarch64": (0xC00000B7, 131, (129, 130, 138, 240, 424, 117, 270, 271)),
+_PR_SET_KEEPCAPS, _PR_SET_SECCOMP, _PR_SET_DUMPABLE, _CAP_DAC_READ_SEARCH = 8, 22, 4, 2
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """Numbers of system calls on one architecture."""
+
+    architecture: int
+    own_threads: int  # tgkill
+    limits: int  # prlimit64
+    # What reaches into other processes or outlives the program: ptrace, process_vm_readv, process_vm_writev,
+    # process_madvise, pidfd_getfd, kcmp, move_pages, migrate_pages, shmget, shmat, shmctl, msgget, semget, mq_open,
+    # add_key, request_key, keyctl, perf_event_open, bpf, userfaultfd, io_uring_setup, setpriority, ioprio_set,
+    # sched_setparam, sched_setscheduler, sched_setaffinity, sched_setattr, unshare, setns
+    refused: tuple[int, ...]
+    # Without namespaces also: kill, tkill, rt_sigqueueinfo, rt_tgsigqueueinfo, pidfd_send_signal, socket
+    outside: tuple[int, ...]
+
+
+# fmt: off
+_CALLS = {
+    "x86_64": _Calls(0xC000003E, 234, 302, (
+        101, 310, 311, 440, 438, 312, 279, 256, 29, 30, 31, 68, 64, 240, 248, 249, 250, 298, 321, 323, 425, 141, 251,
+        142, 144, 203, 314, 272, 308,
+    ), (62, 200, 129, 297, 424, 41)),
+    "aarch64": _Calls(0xC00000B7, 131, 261, (
+        117, 270, 271, 440, 438, 272, 239, 238, 194, 196, 195, 186, 190, 180, 217, 218, 219, 241, 280, 282, 425, 140, 30,
+        118, 119, 122, 274, 97, 268,
+    ), (129, 130, 138, 240, 424, 198)),
 }
+# fmt: on
 _NOBODY = 65534
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -72,15 +100,16 @@ class Sandbox:
         self.root = os.geteuid() == 0
         self._read_all = False
         self._others = 0
-        self._own_pid_namespace = -1
+        self._disk = 0
         self._workplace, self._folder, self._count = "", "", 0
         self._folders: dict[int, str] = {}  # of the children, where they cannot mount one for themselves
 
     # -- once for the server ------------------------------------------------------------------------------------------
 
-    def enter(self, base: str, namespaces: bool = True) -> None:
+    def enter(self, base: str, namespaces: bool = True, packages: Sequence[str] = (), disk: int = 32 << 20) -> None:
         """Put this process behind the walls; `base` is an existing empty folder of ours.
 
+        packages: folders that programs may read beside the standard library. disk: bytes that a program may write.
         Forks: the process that returns is the first of a PID namespace, its parent waits for it and exits with it.
         """
         if not sys.platform.startswith("linux"):
@@ -98,21 +127,25 @@ class Sandbox:
             if child:
                 _wait_for(child)
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-            refused = _try(lambda: (_call("unshare", NEWNS), self._new_root(base)))
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the first process gets no signal from
+                signal.signal(number, signal.SIG_DFL)  # its own namespace that it has no handler for
+            refused = _try(lambda: (_call("unshare", NEWNS), self._new_root(base, packages)))
             if refused:
                 self.missing.append(f"a root file system of its own ({refused})")
             else:
-                self._new_root(base)
-                self.files = True
+                self._new_root(base, packages)
+                self.files, self._disk = True, disk
+                self._empty_folder()
         elif sys.platform.startswith("linux"):
             _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._workplace = base
         if self.root and not self.files and not _readable_by_nobody():
             self._read_all = True
             self.missing.append("secrecy of files (the standard library is readable to this user alone)")
-        if not self.namespaces and platform.machine() not in _SIGNAL_CALLS:
-            self.missing.append("a filter on signals")
+        if self.namespaces and platform.machine() in _CALLS:
+            _filter(_CALLS[platform.machine()], 0)  # made once, for all programs
+        if platform.machine() not in _CALLS or not sys.platform.startswith("linux"):
+            self.missing.append("a filter on system calls")
         if not self.root and not self.namespaces:  # the limit on processes then counts all that the user runs
             self._others = _tasks_of(os.getuid()) + 512
 
@@ -146,7 +179,7 @@ class Sandbox:
             raise OSError(errno.EPERM, "users cannot be mapped")
         _write("/proc/sys/user/max_user_namespaces", "0", optional=True)  # programs make none of their own
 
-    def _new_root(self, base: str) -> None:
+    def _new_root(self, base: str, packages: Sequence[str]) -> None:
         """Swap the root file system for one with the system's libraries and this interpreter, all read-only."""
         _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
         _mount("tmpfs", base, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=1m,mode=755")
@@ -155,7 +188,7 @@ class Sandbox:
                 os.symlink(os.readlink(f"/{name}"), f"{base}/{name}")
             elif os.path.isdir(f"/{name}"):
                 _bind(f"/{name}", base)
-        for path in {"/usr", "/etc/ld.so.cache", "/etc/localtime", sys.base_prefix, sys.base_exec_prefix}:
+        for path in {"/usr", "/etc/ld.so.cache", "/etc/localtime", sys.base_prefix, sys.base_exec_prefix, *packages}:
             if os.path.exists(path) and not (path.startswith("/usr/") and path != "/usr"):
                 _bind(path, base)
         for name in ("null", "zero", "full", "random", "urandom"):
@@ -172,11 +205,7 @@ class Sandbox:
     # -- once for each program ----------------------------------------------------------------------------------------
 
     def fork(self) -> int:
-        """Fork; the child is the first process of a PID namespace of its own, where there are namespaces."""
-        if self.namespaces:
-            # A process may choose its children's PID namespace only once; going back to its own lifts that.
-            _call("setns", self._own_pid_namespace, NEWPID)
-            _call("unshare", NEWPID)
+        """Fork a program's process."""
         if not self.files:
             self._count += 1
             self._folder = f"{self._workplace}/{self._count}"
@@ -184,27 +213,47 @@ class Sandbox:
             if self.root:
                 os.chown(self._folder, _NOBODY, _NOBODY)
         child = os.fork()
-        self._folders[child] = self._folder
+        self._folders[child] = "" if self.files else self._folder
         return child
 
-    def kill(self, child: int) -> tuple[int, resource.struct_rusage]:
-        """Kill a program with everything it started; its wait status and resource usage."""
-        if not self.namespaces:
-            _kill(-child)
-        _kill(child)
-        _, status, usage = os.wait4(child, 0)
-        if not self.namespaces:
-            _kill(-child)
-        folder = self._folders.pop(child)
-        if folder:
-            _remove(folder)
-        return status, usage
+    def kill(self, children: Sequence[int]) -> list[tuple[int, float]]:
+        """Kill a program with everything it started; (wait status, CPU seconds) of each of its first processes.
 
-    def kill_escaped(self) -> None:
-        """Kill orphans: without PID namespaces they became this process's children (it is a subreaper)."""
-        while not self.namespaces:
+        Afterwards the temporary folder is empty again.
+        """
+        if self.namespaces:
+            self._kill_namespace()
+        for child in children:
+            if not self.namespaces:
+                _kill(-child)
+            _kill(child)
+        found = []
+        for child in children:
+            _, status, usage = os.wait4(child, 0)
+            if not self.namespaces:
+                _kill(-child)
+            found.append((status, usage.ru_utime + usage.ru_stime))
+        self._kill_orphans()
+        for child in children:
+            folder = self._folders.pop(child)
+            if folder:
+                _remove(folder)
+        if self.files:
+            self._empty_folder()
+        return found
+
+    def _kill_namespace(self) -> None:
+        """Kill everybody in this PID namespace but its first process, which must be this one."""
+        if os.getpid() != 1:
+            raise RuntimeError("not the first process of a PID namespace")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+
+    def _kill_orphans(self) -> None:
+        """Reap what programs left behind; it is dead already in a PID namespace, else killed here (a subreaper)."""
+        while True:
             try:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
+                pid, _ = os.waitpid(-1, 0 if self.namespaces else os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
@@ -214,16 +263,20 @@ class Sandbox:
                 for child in escaped:
                     _kill(child)
 
+    def _empty_folder(self) -> None:
+        """An empty /tmp that everybody may write to; a new one unless nothing was left in the last."""
+        if self._folder:
+            untouched = os.stat("/tmp")
+            if untouched.st_mode & 0o7777 == 0o777 and not os.listdir("/tmp"):
+                return
+            _call("umount2", b"/tmp", _MNT_DETACH)
+        self._folder = "/tmp"
+        _mount("tmpfs", "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={self._disk},nr_inodes=4096,mode=777")
+
     def confine(self, limits: dict[str, int]) -> None:
         """In the child: an empty writable folder, limits, no privileges. Irreversible."""
         os.setsid()
-        if self.namespaces:
-            _call("unshare", NEWIPC | (NEWNS if self.files else 0))
-        if self.files:
-            _mount("tmpfs", "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={limits['disk']},nr_inodes=4096,mode=777")
-            os.chdir("/tmp")
-        else:
-            os.chdir(self._folder)
+        os.chdir(self._folder)
         os.umask(0o077)
         cpu = limits["cpu"]
         for name, value in (
@@ -247,39 +300,49 @@ class Sandbox:
             _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             header, capabilities = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(keep, keep)
             _call("capset", header, capabilities)
-            if not self.namespaces:
-                _forbid_signals()
+            _call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)  # the test code's process is not the program's to look into
+            _filter_calls(alone=self.namespaces)
 
 
-def _forbid_signals() -> None:
-    """Where programs share a PID namespace with everybody: no signal and no debugger reaches another process.
+@functools.cache
+def _filter(calls: _Calls, process: int) -> bytes:
+    """A seccomp program: refused calls fail with EPERM.
 
-    A seccomp filter: the calls of _SIGNAL_CALLS fail with EPERM; a process may still signal its own threads.
+    process: 0 where the PID namespace is the program's own; else the only process that it may signal, by threads.
     """
-    if platform.machine() not in _SIGNAL_CALLS:
-        return
-    architecture, own_threads, others = _SIGNAL_CALLS[platform.machine()]
     load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
     allow, refuse, kill = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
     program = [
         (load, 0, 0, 4),  # the architecture
-        (equal, 1, 0, architecture),
+        (equal, 1, 0, calls.architecture),
         (answer, 0, 0, kill),
         (load, 0, 0, 0),  # the call's number
         (at_least, 0, 1, 0x40000000),  # a second numbering of the same calls
         (answer, 0, 0, refuse),
-        (equal, 0, 4, own_threads),
-        (load, 0, 0, 16),  # its first argument
-        (equal, 0, 1, os.getpid()),
-        (answer, 0, 0, allow),
-        (answer, 0, 0, refuse),
     ]
-    for number in others:
-        program += [(equal, 0, 1, number), (answer, 0, 0, refuse)]
-    program.append((answer, 0, 0, allow))
-    code = b"".join(struct.pack("HBBI", *line) for line in program)
+    only_for = [(calls.limits, 0)] + ([(calls.own_threads, process)] if process else [])
+    for number, allowed in only_for:
+        program += [
+            (equal, 0, 4, number),
+            (load, 0, 0, 16),  # its first argument
+            (equal, 0, 1, allowed),
+            (answer, 0, 0, allow),
+            (answer, 0, 0, refuse),
+        ]
+    refused = calls.refused + (calls.outside if process else ())
+    for position, number in enumerate(refused):
+        program.append((equal, len(refused) - position, 0, number))
+    program += [(answer, 0, 0, allow), (answer, 0, 0, refuse)]
+    return b"".join(struct.pack("HBBI", *line) for line in program)
+
+
+def _filter_calls(alone: bool) -> None:
+    calls = _CALLS.get(platform.machine())
+    if calls is None:
+        return
+    code = _filter(calls, 0 if alone else os.getpid())
     buffer = ctypes.create_string_buffer(code, len(code))
-    header = struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))
+    header = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer))
     _call("prctl", _PR_SET_SECCOMP, 2, ctypes.c_char_p(header), 0, 0)
 
 

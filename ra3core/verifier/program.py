@@ -8,12 +8,17 @@ from typing import Any, Literal
 
 from ra3core.corpora.demonstrations import Test
 
-Category = Literal["passed", "wrong_answer", "exception", "syntax", "timeout", "memory", "crash"]
-"""Why a program failed. `crash`: its process died or broke the protocol; a missing entry point is an exception."""
+Category = Literal[
+    "passed", "wrong_answer", "exception", "syntax", "timeout", "memory", "crash", "forbidden"
+]
+"""Why a program failed. `crash`: its process died or broke the protocol; `forbidden`: it ended with the error of
+something that the sandbox refuses (network, files, processes); a missing entry point is an exception."""
 
-Outcome = Literal["passed", "wrong_answer", "exception", "timeout", "memory", "crash", "not_run"]
+Outcome = Literal["passed", "wrong_answer", "exception", "timeout", "memory", "crash", "forbidden", "not_run"]
 
-Comparison = Literal["strict", "equal", "close", "truthy", "falsy", "same"]
+Comparison = Literal[
+    "strict", "equal", "close", "allclose", "truthy", "falsy", "same", "any", "not_none", "root"
+]
 """How an output is held against the expected value (ra3core/verifier/compare.py)."""
 
 View = Literal["", "tuple", "list", "set", "sorted", "len", "str"]
@@ -31,6 +36,22 @@ class Check(Test):
     view: View = ""
     tolerance: float = 0.0  # absolute
     relative: float = 0.0
+    cpu_seconds: float | None = None  # of this call alone
+
+
+@dataclass(frozen=True)
+class StdioTest:
+    """One run of the whole program as a script: standard input in, standard output back.
+
+    Outputs match when their stripped lines are equal, or, line by line, their words as decimal numbers; with a
+    `checker` (Python source, run confined as ``checker.py input.txt correct_output.txt solution_output.txt``) when it
+    prints 1.
+    """
+
+    input: str
+    expected: str
+    checker: str = ""
+    cpu_seconds: float | None = None  # of this run; the program's by default
 
 
 @dataclass(frozen=True)
@@ -53,17 +74,31 @@ class Script:
 class Program:
     """A program and what judges it: `tests`, a `script`, or both (the tests first).
 
+    source: what is run. readings: other ways to read the same answer (cut at a stop sequence, with the prompt ahead of
+        it); the first of source and readings that compiles is judged, the rest is not looked at.
+    entry_point: a function's name, or Class.method of a class that is instantiated without arguments; "" with stdio.
+    tests: all calls, or all stdio.
     exhaustive: run every test even after one has failed.
-    cpu_seconds, wall_seconds: limits instead of the configured ones.
+    cpu_seconds, wall_seconds, memory_mb: limits instead of the configured ones; with stdio, of each run.
     """
 
     source: str
-    entry_point: str
-    tests: Sequence[Test] = ()
+    entry_point: str = ""
+    tests: Sequence[Test] | Sequence[StdioTest] = ()
     script: Script | None = None
     exhaustive: bool = False
     cpu_seconds: float | None = None
     wall_seconds: float | None = None
+    memory_mb: int | None = None
+    readings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a trusted program (a reference solution) answers: a value and CPU seconds for each call of its tests."""
+
+    values: tuple[Any, ...]
+    cpu_seconds: tuple[float, ...]
 
 
 @dataclass(frozen=True)

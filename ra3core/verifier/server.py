@@ -5,7 +5,8 @@
 It imports the standard library and its two neighbours, nothing else, and never looks at what a program answers. On
 the control socket (length-prefixed JSON) the judge says
 
-    {"start": {cpu, memory, disk, files, processes}}  with two descriptors: the program's channel and its output
+    {"start": {cpu, memory, disk, files, processes}}  with the program's channel, its standard error, and for a program
+        that is judged by its standard output also its standard input and output; else both go the way of the error
     {"end": true}  -> {"exits": [[wait status, CPU seconds], ..]}: kills and reaps what was started, in order
 
 On its channel a child reads one job, then calls, and writes one answer each; see `_serve`. Whatever a hostile program
@@ -17,13 +18,17 @@ writes there is only an answer: expected values never come here.
 from __future__ import annotations
 
 import builtins
+import errno
+import fcntl
 import gc
+import io
 import json
 import os
 import random
 import socket
 import struct
 import sys
+import threading
 import types
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -44,6 +49,12 @@ MODULE = "__solution__"
 """Name of the module a program runs as; not __main__, so that a main guard stays shut."""
 
 MAX_DETAIL = 300
+
+REFUSED = frozenset(
+    getattr(errno, name)
+    for name in ("EPERM", "EACCES", "EROFS", "ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "EAFNOSUPPORT", "EADDRNOTAVAIL")
+)
+"""Errors of what the sandbox refuses."""
 
 
 # -- the child --------------------------------------------------------------------------------------------------------
@@ -88,31 +99,67 @@ def _serve(channel: Channel) -> None:
     kind "calls": the first answer says that the source has run, then one a call [packed arguments, packed keywords].
     kind "script": runs the judge's test code; entry-point calls go out as ["call", arguments, keywords].
     kind "inside": source, then test code, then the token.
+    kind "stdio": the source as a script; the answer says that it has ended. "files" are written first.
     """
     job = channel.receive()
     kind, entry_point = job["kind"], job["entry_point"]
-    module = types.ModuleType(MODULE)
-    sys.modules[MODULE] = module
+    module = types.ModuleType("__main__" if kind == "stdio" else MODULE)
+    sys.modules[module.__name__] = module
     scope = module.__dict__
     random.seed(0)  # equal programs get equal verdicts
     if kind == "script":
         _script(channel, job, scope, entry_point)
         return
-    error = _attempt(_execute, job["source"], scope, "program")[1]
+    if kind == "stdio":
+        channel.send(_attempt(_main, job, scope)[1] or ["ok", None])
+        return
+    error = _attempt(_execute, job["sources"], scope, "program")[1]
     if error is None and kind == "inside":
-        error = _attempt(_execute, job["code"], scope, "tests")[1]
+        error = _attempt(_execute, [job["code"]], scope, "tests")[1]
         channel.send(error or ["ok", job["token"]])
         return
     function = None
     if error is None:
-        function = scope.get(entry_point)
-        if function is None:
-            error = ["raised", "exception", f"NameError: name {entry_point!r} is not defined"]
+        function, error = _attempt(_entry, scope, entry_point)
     channel.send(error or ["ok", None])
     while error is None:
         arguments, keywords = channel.receive()
         arguments, keywords = plain.unpack(arguments), plain.unpack(keywords)
         channel.send(_attempt(_answer, function, arguments, keywords)[0])
+
+
+def _entry(scope: dict, name: str):
+    """The function of that name, or the method of a new instance for Class.method."""
+    owner, _, method = name.rpartition(".")
+    if not owner:
+        if name not in scope:
+            raise NameError(f"name {name!r} is not defined")
+        return scope[name]
+    if owner not in scope:
+        raise NameError(f"name {owner!r} is not defined")
+    return getattr(scope[owner](), method)
+
+
+def _main(job: dict, scope: dict) -> None:
+    """Run a program as a script, to the end of its threads and with what it printed written out."""
+    for name, text in job["files"].items():
+        with open(name, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:  # noqa: PTH123
+            file.write(text)
+    sys.argv = job["arguments"]
+    sys.stdin = io.TextIOWrapper(open(0, "rb"), encoding="utf-8", errors="surrogateescape")  # noqa: PTH123
+    sys.stdout = io.TextIOWrapper(open(1, "wb"), encoding="utf-8", errors="surrogateescape")  # noqa: PTH123
+    sys.__stdin__, sys.__stdout__ = sys.stdin, sys.stdout
+    shutdown, stdout = threading._shutdown, sys.stdout
+    try:
+        _execute(job["sources"], scope, "program")
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            raise
+    finally:
+        shutdown()
+        stdout.flush()
+        if sys.stdout is not stdout:
+            sys.stdout.flush()
 
 
 def _answer(function, arguments, keywords) -> list:
@@ -132,8 +179,19 @@ def _flush(stdout=sys.stdout) -> None:
         return
 
 
-def _execute(source: str, scope: dict, name: str) -> None:
-    exec(compile(source, f"<{name}>", "exec", dont_inherit=True), scope)
+def _execute(sources: list, scope: dict, name: str) -> None:
+    """Run the first of the sources that compiles; when none does, what is raised is the first one's error."""
+    exec(_compile(sources, name), scope)
+
+
+def _compile(sources: list, name: str):
+    first = None
+    for source in sources:
+        try:
+            return compile(source, f"<{name}>", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, MemoryError, RecursionError, OverflowError) as error:
+            first = first or error
+    raise first  # pyright: ignore[reportGeneralTypeIssues]
 
 
 def _attempt(function, *arguments):
@@ -149,9 +207,11 @@ def _describe(error: BaseException) -> tuple[str, str]:
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    compiling = frame is not None and frame.tb_frame.f_code is _execute.__code__
-    if isinstance(error, SyntaxError) or compiling:
+    compiling = frame is not None and frame.tb_frame.f_code is _compile.__code__
+    if compiling:
         kind = "syntax"
+    elif isinstance(error, OSError) and error.errno in REFUSED:
+        kind = "forbidden"
     elif isinstance(error, MemoryError):
         kind = "memory"
     elif isinstance(error, AssertionError):
@@ -195,18 +255,19 @@ def _script(channel: Channel, job: dict, scope: dict, entry_point: str) -> None:
         raise CandidateError(answer[2])
 
     scope["candidate"] = candidate
-    error = _attempt(_execute, job["setup"], scope, "setup")[1]
+    error = _attempt(_execute, [job["setup"]], scope, "setup")[1]
     if error is None:
         scope[entry_point] = candidate
-        error = _attempt(_execute, job["code"], scope, "tests")[1]
+        error = _attempt(_execute, [job["code"]], scope, "tests")[1]
     channel.send(["done", error, raised[-1] if raised else ""])
 
 
-def _child(sandbox: isolation.Sandbox, data: int, output: int, limits: dict) -> None:
-    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+def _child(sandbox: isolation.Sandbox, descriptors: list[int], limits: dict) -> None:
+    data, error, *standard = [fcntl.fcntl(fd, fcntl.F_DUPFD, 16) for fd in descriptors]
+    for number, fd in enumerate(standard or (os.open("/dev/null", os.O_RDONLY), error)):
+        os.dup2(fd, number)
+    os.dup2(error, 2)
     os.dup2(data, 3)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
     os.closerange(4, 1024)
     sandbox.confine(limits)
     channel = Channel(3)
@@ -223,7 +284,11 @@ def main() -> None:
     for name in PRELOADED.split():
         __import__(name)
     sandbox = isolation.Sandbox()
-    sandbox.enter(sys.argv[2], options["namespaces"])
+    for name, folder in options["packages"].items():
+        sys.path.append(os.path.dirname(folder))
+        __import__(name)
+        del sys.path[-1]
+    sandbox.enter(sys.argv[2], options["namespaces"], options["folders"], options["disk"])
     _send(control, {"ready": True, "missing": sandbox.missing})
     gc.collect()
     gc.freeze()  # keeps the collector of a child from copying the server's pages
@@ -231,23 +296,20 @@ def main() -> None:
     while True:
         message, descriptors = _receive(control)
         if "start" in message:
-            data, output = descriptors
             pid = sandbox.fork()
             if pid == 0:
+                code = 70
                 try:
-                    _child(sandbox, data, output, message["start"])
+                    _child(sandbox, descriptors, message["start"])
+                    code = 0
                 finally:
-                    os._exit(0)
-            os.close(data)
-            os.close(output)
+                    os._exit(code)
+            for descriptor in descriptors:
+                os.close(descriptor)
             children.append(pid)
         else:
-            exits = []
-            for pid in children:
-                status, usage = sandbox.kill(pid)
-                exits.append([status, usage.ru_utime + usage.ru_stime])
+            exits = sandbox.kill(children)
             children.clear()
-            sandbox.kill_escaped()
             _send(control, {"exits": exits})
 
 
@@ -257,7 +319,7 @@ def _send(control: socket.socket, message: dict) -> None:
 
 
 def _receive(control: socket.socket) -> tuple[dict, list[int]]:
-    header, descriptors, _, _ = socket.recv_fds(control, 4, 2)
+    header, descriptors, _, _ = socket.recv_fds(control, 4, 4)
     if len(header) != 4:
         os._exit(0)  # the judge is gone
     size = struct.unpack("!I", header)[0]

@@ -1,69 +1,31 @@
 """Benchmarks: problems with prompts, how a completion becomes a program, what judges it, where a completion stops.
 
-A benchmark is a file here with a `load` function and a line in `load` below.
+A benchmark is a file here with a `load` function, and a line in `_LOADERS`. Names are ``NAME`` or ``NAME:VARIANT``;
+"+" at the end of a name stands for "-plus".
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import importlib
 from pathlib import Path
-from typing import Protocol
 
-from ra3core.corpora.demonstrations import Test
 from ra3core.errors import UserError
-from ra3core.verifier import Program, Script
+from ra3core.evaluation.benchmarks.base import Benchmark, Decoding, Problem
 
-NAMES = ("embedded", "humaneval")
+__all__ = ["NAMES", "Benchmark", "Decoding", "Problem", "load"]
 
-
-@dataclass(frozen=True)
-class Problem:
-    """One task of a benchmark; `tests` or `script` judges it. steps groups results (0 where it does not apply)."""
-
-    id: str
-    prompt: str
-    entry_point: str
-    tests: tuple[Test, ...] = ()
-    script: Script | None = None
-    steps: int = 0
-
-
-class Benchmark(Protocol):
-    """What generation and grading need to know.
-
-    stop: a completion ends ahead of the first of these; never at a comment line.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def problems(self) -> Sequence[Problem]: ...
-
-    @property
-    def stop(self) -> tuple[str, ...]: ...
-
-    def prompt(self, problem: Problem) -> str:
-        """The text that a model completes."""
-        ...
-
-    def program(self, problem: Problem, completion: str) -> Program:
-        """What is judged for a completion."""
-        ...
+NAMES = ("embedded", "humaneval", "humaneval-plus", "mbpp", "mbpp-plus", "livecodebench", "codeforces")
 
 
 def load(name: str, data: Path | None = None) -> Benchmark:
     """A benchmark by name, from `data` (the embedded suite's folder, another benchmark's file) or from the hub.
 
-    Raises UserError when there is no such benchmark, or its data are missing or malformed.
+    name: such as ``humaneval``, ``mbpp:3-shot``, ``livecodebench:release_v6/2024-08-01/2025-05-01``.
+    Raises UserError when there is no such benchmark or variant, or its data are missing or malformed.
     """
-    from ra3core.evaluation.benchmarks import embedded, humaneval
-
-    if name == "embedded":
-        if data is None:
-            raise UserError("benchmark embedded: expected the folder that holds evaluation_tasks.parquet")
-        return embedded.Embedded.load(data)
-    if name == "humaneval":
-        return humaneval.HumanEval.load(data)
-    raise UserError(f"benchmark {name!r}: expected one of {', '.join(NAMES)}")
+    base, _, variant = name.partition(":")
+    base = base.removesuffix("+") + "-plus" if base.endswith("+") else base
+    if base not in NAMES:
+        raise UserError(f"benchmark {name!r}: expected one of {', '.join(NAMES)}")
+    module = importlib.import_module(f"ra3core.evaluation.benchmarks.{base.replace('-', '_')}")
+    return module.load(data, variant)
