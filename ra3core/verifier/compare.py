@@ -5,19 +5,27 @@ equal    Python's ``==`` between plain values, as the asserts of HumanEval and M
          an instance of a subclass counts as the plain value it holds
 close    ``abs(output - expected) <= max(tolerance, relative * max(abs(output), abs(expected)))``, element by element
          inside lists and tuples
+allclose ``==``, or the same type and length and ``abs(output - expected) <= tolerance + relative * abs(expected)`` element
+         by element (EvalPlus, after numpy.allclose)
 truthy, falsy   ``bool(output)``
 same     ``is`` between None, True and False
+any      the call returned
+not_none a bool is compared by ``==``; of anything else it matters whether it is None (EvalPlus, Mbpp/737 and others)
+root     the output is a root of the polynomial with coefficients arguments[0], to the tolerance (HumanEval/32)
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 from ra3core.corpora.demonstrations import Test
 from ra3core.verifier.plain import Reduced
 from ra3core.verifier.program import Check, View
+
+_LONGEST_NUMBER = 10_000  # characters
 
 _VIEWS: dict[View, Callable[[Any], Any]] = {
     "": lambda value: value,
@@ -32,23 +40,36 @@ _VIEWS: dict[View, Callable[[Any], Any]] = {
 
 def matches(test: Test, output: Any) -> bool:
     """Whether `output`, decoded from the program's answer, is what `test` expects."""
-    comparison = test.comparison if isinstance(test, Check) else "strict"
-    if comparison == "strict":
+    if not isinstance(test, Check):
         return strictly_equal(output, test.expected)
     try:
-        output = plain(output)
-        if not isinstance(test, Check):
-            return output == test.expected
-        output = _VIEWS[test.view](output)
-        if comparison == "equal":
-            return bool(output == test.expected)
-        if comparison == "close":
-            return close(output, test.expected, test.tolerance, test.relative)
-        if comparison == "same":
-            return output is test.expected
-        return bool(output) is (comparison == "truthy")
+        if test.comparison != "strict":
+            output = _VIEWS[test.view](plain(output))
+        return any(_holds(test, output, expected) for expected in (test.expected, *test.alternatives))
     except (TypeError, ValueError, OverflowError, RecursionError):
         return False  # such as sorting an int, or a set of lists: the official assert would have raised
+
+
+def _holds(test: Check, output: Any, expected: Any) -> bool:
+    """Whether the output is this one of the values that the test takes."""
+    comparison = test.comparison
+    if comparison == "strict":
+        return strictly_equal(output, expected)
+    if comparison == "equal":
+        return bool(output == expected)
+    if comparison == "close":
+        return close(output, expected, test.tolerance, test.relative)
+    if comparison == "allclose":
+        return bool(output == expected) or _all_close(output, expected, test.tolerance, test.relative)
+    if comparison == "same":
+        return output is expected
+    if comparison == "any":
+        return True
+    if comparison == "not_none":
+        return output == expected if isinstance(output, bool) else expected is (output is not None)
+    if comparison == "root":
+        return abs(sum(c * math.pow(output, i) for i, c in enumerate(test.arguments[0]))) <= test.tolerance
+    return bool(output) is (comparison == "truthy")
 
 
 def strictly_equal(output: Any, expected: Any) -> bool:
@@ -81,6 +102,62 @@ def close(output: Any, expected: Any, tolerance: float, relative: float = 0.0) -
             return True
         return bool(abs(output - expected) <= max(tolerance, relative * max(abs(output), abs(expected))))
     return bool(output == expected)
+
+
+def _all_close(output: Any, expected: Any, tolerance: float, relative: float) -> bool:
+    if type(output) is not type(expected):
+        return False
+    if isinstance(expected, list | tuple):
+        return len(output) == len(expected) and all(
+            _near(o, e, tolerance, relative) for o, e in zip(output, expected, strict=True)
+        )
+    return _near(output, expected, tolerance, relative)
+
+
+def _near(output: Any, expected: Any, tolerance: float, relative: float) -> bool:
+    """As numpy.isclose for numbers; for lists of numbers inside lists element by element."""
+    if isinstance(expected, list | tuple) and isinstance(output, list | tuple):
+        return len(output) == len(expected) and all(
+            _near(o, e, tolerance, relative) for o, e in zip(output, expected, strict=True)
+        )
+    return output == expected or abs(output - expected) <= tolerance + relative * abs(expected)
+
+
+def same_output(written: str, expected: str) -> tuple[bool, str]:
+    """Whether a program wrote what was expected, and if not what differs.
+
+    Lines are compared without the blanks around them, and the text without blank lines around it; lines that differ
+    match when their words are the same numbers (LiveCodeBench's convention, which serves Codeforces too).
+    """
+    found, wanted = written.strip().split("\n"), expected.strip().split("\n")
+    if len(found) != len(wanted):
+        return False, f"expected {len(wanted)} lines, found {len(found)}"
+    for number, (mine, theirs) in enumerate(zip(found, wanted, strict=True), start=1):
+        mine, theirs = mine.strip(), theirs.strip()
+        if mine != theirs and not _same_words(mine, theirs):
+            return False, f"line {number}: expected {_short(theirs)}, found {_short(mine)}"
+    return True, ""
+
+
+def _same_words(mine: str, theirs: str) -> bool:
+    """Whether two lines hold the same words but for blanks between them, or the same decimal numbers."""
+    found, wanted = mine.split(), theirs.split()
+    if len(found) != len(wanted):
+        return False
+    return all(m == w or _same_number(m, w) for m, w in zip(found, wanted, strict=True))
+
+
+def _same_number(mine: str, theirs: str) -> bool:
+    if len(mine) > _LONGEST_NUMBER or not mine.isascii():
+        return False
+    try:
+        return Decimal(mine) == Decimal(theirs)
+    except ArithmeticError:
+        return False
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def plain(value: Any) -> Any:

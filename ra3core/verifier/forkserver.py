@@ -43,6 +43,14 @@ class Broken(Exception):
     """A process answered something that is no answer."""
 
 
+def cpu_of(pid: int) -> float:
+    """CPU seconds of a process that lives or waits to be reaped, all its threads; 0 where the system does not tell."""
+    try:
+        return time.clock_gettime(~pid << 3 | 2)  # the kernel's name for that process's CPU clock
+    except OSError:
+        return 0.0
+
+
 class Flood(Exception):
     """A program printed more than anybody wants to know."""
 
@@ -63,8 +71,7 @@ class Process:
         self._most = most
         self._in, self._out = bytearray(), bytearray()
         channel.setblocking(False)
-        if sys.platform == "linux":
-            channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        _ask_for_sender(channel)
         for fd in (output, answer):
             if fd >= 0:
                 os.set_blocking(fd, False)
@@ -79,12 +86,7 @@ class Process:
 
     def cpu(self) -> float:
         """CPU seconds that the process has used, all its threads; 0 where the system does not tell."""
-        if not self.pid:
-            return 0.0
-        try:
-            return time.clock_gettime(~self.pid << 3 | 2)  # the kernel's name for that process's CPU clock
-        except OSError:
-            return 0.0
+        return cpu_of(self.pid) if self.pid else 0.0
 
     def starved(self) -> float:
         """Seconds that the process was ready to run and got no CPU; 0 where the system does not tell."""
@@ -145,11 +147,7 @@ class Process:
     def _receive(self) -> bytes:
         if self.pid or sys.platform != "linux":
             return self.channel.recv(1 << 18)
-        data, extra, _, _ = self.channel.recvmsg(1 << 18, socket.CMSG_SPACE(12))
-        for level, kind, content in extra:  # who sent this, as the kernel says it: its number seen from here
-            if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
-                self.pid = struct.unpack("i", content[:4])[0]
-        self.channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+        data, self.pid = _receive_with_sender(self.channel, 1 << 18)
         return data
 
     def _read_output(self) -> bool:
@@ -199,6 +197,7 @@ class ForkServer:
         self.config = config
         self._packages = packages
         self.missing: tuple[str, ...] = ()
+        self.pid = 0
         self._namespaces = namespaces
         self._popen: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -219,14 +218,17 @@ class ForkServer:
             environment |= {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
             packages = {name: _folder_of(name) for name in self._packages}
             libraries = [f"{folder}.libs" for folder in packages.values()]
-            options = json.dumps({
-                "namespaces": self._namespaces,
-                "packages": packages,
-                "folders": [*packages.values(), *filter(os.path.isdir, libraries)],
-                "disk": _DISK,
-            })
+            options = json.dumps(
+                {
+                    "namespaces": self._namespaces,
+                    "packages": packages,
+                    "folders": [*packages.values(), *filter(os.path.isdir, libraries)],
+                    "disk": _DISK,
+                }
+            )
             self._control = ours
             ours.settimeout(60)
+            _ask_for_sender(ours)
             self._popen = subprocess.Popen(
                 [sys.executable, "-s", "-S", "-P", "-B", str(_SERVER), str(theirs.fileno()), self._base, options],
                 pass_fds=[theirs.fileno()],
@@ -239,7 +241,8 @@ class ForkServer:
             )
             theirs.close()
         try:
-            self.missing = tuple(self._receive()["missing"])
+            data, self.pid = _receive_with_sender(ours, 4) if sys.platform == "linux" else (b"", 0)
+            self.missing = tuple(self._receive(data)["missing"])
         except (OSError, EOFError) as error:
             self._popen.kill()
             stderr = self._popen.communicate()[1].decode(errors="replace").strip().splitlines()
@@ -312,12 +315,41 @@ class ForkServer:
         self._control.sendall(frame({"end": True}))
         return [(status, cpu) for status, cpu in self._receive()["exits"]]
 
-    def _receive(self) -> dict[str, Any]:
+    def family(self) -> list[int]:
+        """Every process that the server has forked and what they have started, as numbered here; empty where the
+        system does not tell."""
+        found: list[int] = []
+        waiting = [self.pid] if self.pid else []
+        while waiting:
+            pid = waiting.pop()
+            with contextlib.suppress(OSError):
+                for task in os.listdir(f"/proc/{pid}/task"):
+                    children = Path(f"/proc/{pid}/task/{task}/children").read_text().split()
+                    waiting += map(int, children)
+                    found += map(int, children)
+        return found
+
+    def _receive(self, header: bytes = b"") -> dict[str, Any]:
         assert self._control is not None
-        header = self._control.recv(4, socket.MSG_WAITALL)
+        header += self._control.recv(4 - len(header), socket.MSG_WAITALL) if len(header) < 4 else b""
         if len(header) < 4:
             raise EOFError("the fork server died")
         return json.loads(self._control.recv(struct.unpack("!I", header)[0], socket.MSG_WAITALL))
+
+
+def _ask_for_sender(channel: socket.socket) -> None:
+    if sys.platform == "linux":
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+
+def _receive_with_sender(channel: socket.socket, size: int) -> tuple[bytes, int]:
+    """The next bytes, and the number that the process which sent them has here, as the kernel says; asked for once."""
+    data, extra, _, _ = channel.recvmsg(size, socket.CMSG_SPACE(12))
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+    for level, kind, content in extra:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+            return data, struct.unpack("i", content[:4])[0]
+    return data, 0
 
 
 def _folder_of(package: str) -> str:

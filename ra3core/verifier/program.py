@@ -8,17 +8,13 @@ from typing import Any, Literal
 
 from ra3core.corpora.demonstrations import Test
 
-Category = Literal[
-    "passed", "wrong_answer", "exception", "syntax", "timeout", "memory", "crash", "forbidden"
-]
+Category = Literal["passed", "wrong_answer", "exception", "syntax", "timeout", "memory", "crash", "forbidden"]
 """Why a program failed. `crash`: its process died or broke the protocol; `forbidden`: it ended with the error of
 something that the sandbox refuses (network, files, processes); a missing entry point is an exception."""
 
 Outcome = Literal["passed", "wrong_answer", "exception", "timeout", "memory", "crash", "forbidden", "not_run"]
 
-Comparison = Literal[
-    "strict", "equal", "close", "allclose", "truthy", "falsy", "same", "any", "not_none", "root"
-]
+Comparison = Literal["strict", "equal", "close", "allclose", "truthy", "falsy", "same", "any", "not_none", "root"]
 """How an output is held against the expected value (ra3core/verifier/compare.py)."""
 
 View = Literal["", "tuple", "list", "set", "sorted", "len", "str"]
@@ -36,6 +32,7 @@ class Check(Test):
     view: View = ""
     tolerance: float = 0.0  # absolute
     relative: float = 0.0
+    alternatives: tuple[Any, ...] = ()  # other values that are as good as the expected one
     cpu_seconds: float | None = None  # of this call alone
 
 
