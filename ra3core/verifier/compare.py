@@ -5,8 +5,8 @@ equal    Python's ``==`` between plain values, as the asserts of HumanEval and M
          an instance of a subclass counts as the plain value it holds
 close    ``abs(output - expected) <= max(tolerance, relative * max(abs(output), abs(expected)))``, element by element
          inside lists and tuples
-allclose ``==``, or the same type and length and ``abs(output - expected) <= tolerance + relative * abs(expected)`` element
-         by element (EvalPlus, after numpy.allclose)
+allclose ``==``, or the same type and length and ``abs(output - expected) <= tolerance + relative * abs(expected)``
+         element by element (EvalPlus, after numpy.allclose)
 truthy, falsy   ``bool(output)``
 same     ``is`` between None, True and False
 any      the call returned
@@ -116,11 +116,11 @@ def _all_close(output: Any, expected: Any, tolerance: float, relative: float) ->
 
 def _near(output: Any, expected: Any, tolerance: float, relative: float) -> bool:
     """As numpy.isclose for numbers; for lists of numbers inside lists element by element."""
-    if isinstance(expected, list | tuple) and isinstance(output, list | tuple):
+    if isinstance(expected, list | tuple) or isinstance(output, list | tuple):
         return len(output) == len(expected) and all(
             _near(o, e, tolerance, relative) for o, e in zip(output, expected, strict=True)
         )
-    return output == expected or abs(output - expected) <= tolerance + relative * abs(expected)
+    return bool(output == expected or abs(output - expected) <= tolerance + relative * abs(expected))
 
 
 def same_output(written: str, expected: str) -> tuple[bool, str]:

@@ -30,6 +30,7 @@ MAX_ANSWERS = 64 << 20
 MAX_OUTPUT = 4096
 """Bytes of printed output that are kept; the rest is read and dropped."""
 
+_PARTING = 0.5  # seconds
 _MEGABYTE = 1 << 20
 _DISK, _FILES, _PROCESSES = 32 * _MEGABYTE, 256, 64
 _SERVER = Path(__file__).with_name("server.py")
@@ -257,8 +258,9 @@ class ForkServer:
                     self._control.shutdown(socket.SHUT_RDWR)
                 self._control.close()
             if self._popen is not None:
-                if self._popen.poll() is None:
-                    self._popen.kill()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._popen.wait(_PARTING)  # an idle server leaves by itself
+                self._popen.kill()
                 self._popen.communicate()
             if self._base:
                 shutil.rmtree(self._base, ignore_errors=True)
@@ -323,8 +325,8 @@ class ForkServer:
         while waiting:
             pid = waiting.pop()
             with contextlib.suppress(OSError):
-                for task in os.listdir(f"/proc/{pid}/task"):
-                    children = Path(f"/proc/{pid}/task/{task}/children").read_text().split()
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    children = (task / "children").read_text().split()
                     waiting += map(int, children)
                     found += map(int, children)
         return found

@@ -2,9 +2,9 @@
 
 Once for the fork server (`enter`): a user, mount, network, IPC and PID namespace, of which it is the first process; a
 root file system that holds nothing but the system's libraries and the interpreter, read-only. Once for each program
-(`confine`): an empty temporary folder as the only writable place, limits, no privileges, a filter on system calls. The
-server outlives its programs and kills all that is left in its PID namespace after each (`kill`), so double forks and new
-sessions do not outlive a program; making namespaces for every program instead costs four times as much.
+(`confine`): an empty temporary folder as the only writable place, limits, no privileges, a filter on system calls.
+The server outlives its programs and kills all that is left in its PID namespace after each (`kill`), so double forks
+and new sessions do not outlive a program; making namespaces for every program instead costs several times as much.
 
 Where the machine refuses a namespace, `enter` says what is missing and the rest still holds; the filter then also
 keeps programs from signalling anybody else's processes and from opening sockets.
@@ -62,8 +62,8 @@ _CALLS = {
         142, 144, 203, 314, 272, 308,
     ), (62, 200, 129, 297, 424, 41)),
     "aarch64": _Calls(0xC00000B7, 131, 261, (
-        117, 270, 271, 440, 438, 272, 239, 238, 194, 196, 195, 186, 190, 180, 217, 218, 219, 241, 280, 282, 425, 140, 30,
-        118, 119, 122, 274, 97, 268,
+        117, 270, 271, 440, 438, 272, 239, 238, 194, 196, 195, 186, 190, 180, 217, 218, 219, 241, 280, 282, 425, 140,
+        30, 118, 119, 122, 274, 97, 268,
     ), (129, 130, 138, 240, 424, 198)),
 }
 # fmt: on

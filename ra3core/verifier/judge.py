@@ -27,8 +27,8 @@ from typing import Any, cast
 
 from ra3core.config import VerifierConfig
 from ra3core.corpora.demonstrations import Test
-from ra3core.verifier import compare, plain
 from ra3core.errors import UserError
+from ra3core.verifier import compare, plain
 from ra3core.verifier.forkserver import Broken, Flood, ForkServer, Process, SandboxError, cpu_of, frame
 from ra3core.verifier.program import Category, Check, Outcome, Program, Recording, Script, StdioTest, Verdict
 

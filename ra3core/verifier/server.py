@@ -146,17 +146,17 @@ def _main(job: dict, scope: dict) -> None:
         with open(name, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:  # noqa: PTH123
             file.write(text)
     sys.argv = job["arguments"]
-    sys.stdin = io.TextIOWrapper(open(0, "rb"), encoding="utf-8", errors="surrogateescape")  # noqa: PTH123
-    sys.stdout = io.TextIOWrapper(open(1, "wb"), encoding="utf-8", errors="surrogateescape")  # noqa: PTH123
+    sys.stdin = io.TextIOWrapper(open(0, "rb"), encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+    sys.stdout = io.TextIOWrapper(open(1, "wb"), encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
     sys.__stdin__, sys.__stdout__ = sys.stdin, sys.stdout
-    shutdown, stdout = threading._shutdown, sys.stdout
+    join_threads, stdout = threading._shutdown, sys.stdout  # pyright: ignore[reportAttributeAccessIssue]
     try:
         _execute(job["sources"], scope, "program")
     except SystemExit as error:
         if error.code not in (None, 0):
             raise
     finally:
-        shutdown()
+        join_threads()
         stdout.flush()
         if sys.stdout is not stdout:
             sys.stdout.flush()
