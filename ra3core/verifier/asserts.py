@@ -8,6 +8,10 @@ Understood, with `f` the function under test and x a constant expression:
 
 either at the top level or in the body of ``def check(candidate)``. Test code with anything else (loops, random inputs,
 helpers) is not turned but run on the judge's side as a `Script`.
+
+`driven` is for asserts on what is no plain data: arguments built from the program's own classes, types as arguments,
+results such as match objects whose truth alone counts. Their calls are appended to the program, without the expected
+values, and the judge asks for each call's result by its number.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import ast
 import math
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ra3core.verifier.program import Check, Comparison, View
@@ -54,6 +59,55 @@ def convert(code: str, entry_point: str) -> list[Check] | None:
         return [_check(s, names) for s in statements if not _harmless(s)]
     except _Unknown:
         return None
+
+
+@dataclass(frozen=True)
+class Driven:
+    """`code` goes after the program and defines the function DRIVER, which `checks` call instead of the entry point."""
+
+    code: str
+    checks: tuple[Check, ...]
+
+
+DRIVER = "_the_call_of_number"
+
+
+def driven(code: str, entry_point: str, setup: str = "") -> Driven | None:
+    """The checks of ``assert E``, ``assert not E`` and ``assert E == x`` (x a constant), or None for anything else.
+
+    E: a call of the entry point with any arguments, possibly inside tuple, list, set, sorted, len, str or int; it is
+        evaluated in the program's process, where it means what it means in the official harness.
+    setup: code that defines what the arguments use, run after the program.
+    """
+    try:
+        statements = [s for s in ast.parse(code).body if not _harmless(s)]
+        expressions, checks = zip(*(_driven(s, i, entry_point) for i, s in enumerate(statements)), strict=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, _Unknown):
+        return None
+    calls = "".join(f"        lambda: {expression},\n" for expression in expressions)
+    lines = f"def {DRIVER}(number):\n    return [\n{calls}    ][number]()\n"
+    return Driven(f"\n{setup}\n{lines}" if setup else f"\n{lines}", checks)
+
+
+def _driven(statement: ast.stmt, number: int, entry_point: str) -> tuple[str, Check]:
+    """The expression to evaluate and the check of its value."""
+    if not isinstance(statement, ast.Assert):
+        raise _Unknown
+    test, value = statement.test, None
+    comparison: Comparison = "truthy"
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        test, comparison = test.operand, "falsy"
+    elif isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
+        left, right = test.left, test.comparators[0]
+        test, other = (left, right) if _mentions(left, {entry_point}) else (right, left)
+        comparison, value = "equal", constant(other)
+    call = test
+    if isinstance(call, ast.Call) and ast.unparse(call.func) in (*_VIEWS, "int") and len(call.args) == 1:
+        call = call.args[0]
+    if not isinstance(call, ast.Call) or ast.unparse(call.func) != entry_point:
+        raise _Unknown
+    text = ast.unparse(test)
+    return (text if comparison == "equal" else f"not not {text}"), Check((number,), value, {}, comparison)
 
 
 def _harmless(statement: ast.stmt) -> bool:

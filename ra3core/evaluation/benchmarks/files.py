@@ -101,6 +101,12 @@ def unique(ids: Iterable[Any], source: object, field: str = "task_id") -> None:
         seen.add(each)
 
 
+def no_variants(name: str, variant: str) -> None:
+    """Raises UserError when a variant is asked for of a benchmark that has none."""
+    if variant:
+        raise UserError(f"benchmark {name}:{variant}: expected {name} alone, it has no variants")
+
+
 def _lines(path: Path) -> Iterator[str]:
     """Lines ended by line feeds alone: other separators may stand unescaped inside JSON strings."""
     if not path.is_file():
