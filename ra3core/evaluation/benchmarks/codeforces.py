@@ -4,7 +4,7 @@ answers are right.
 A row has official_tests, and generated_checker (Python source, run as ``checker.py input.txt correct_output.txt
 solution_output.txt``, prints 1 or 0) where comparing outputs would be wrong. Left out and counted: interactive
 problems, problems with files, those whose accepted solutions failed the tests (executable is false), those without
-official tests (a statement's examples are passed by many a wrong program).
+official tests (a statement's examples are passed by many a wrong program) or without a statement.
 
 The same grader takes two other formats of such tasks (ra3core/evaluation/benchmarks/apps.py):
 
@@ -38,7 +38,7 @@ from ra3core.evaluation.benchmarks.files import checked, read_hub, read_jsonl, u
 from ra3core.verifier import StdioTest
 
 HUB_NAME = "open-r1/codeforces"
-FIELDS = {"id": str, "description": str}
+FIELDS = {"id": str}
 VARIANTS = ("", "verifiable", "apps", "gym")
 
 
@@ -108,7 +108,9 @@ def _rows(data: Path | None, verifiable: bool) -> Iterable[tuple[str, Mapping[st
 
 
 def _why_not(row: Mapping[str, Any]) -> str:
-    """Why a problem cannot be judged; "" when it can."""
+    """Why a problem cannot be asked or judged; "" when it can."""
+    if not (row.get("description") or "").strip():
+        return "without a statement"
     if (row.get("interaction_format") or "").strip():
         return "interactive"
     if (row.get("input_mode") or "stdio") != "stdio":

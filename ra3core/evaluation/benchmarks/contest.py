@@ -103,8 +103,9 @@ class Contest(Benchmark, ABC):
     """Programs that are judged by what they print, or functions and methods by what they return.
 
     preamble: put ahead of every program. in_function: a script that does not compile because it returns is run as a
-    function's body, which is what the harnesses of LiveCodeBench and APPS make of every script. Of a problem, `entry_point` is the function's or method's name ("" when the
-    program is a script), row["question"] its text with what is to be written, row["memory_mb"] the limit.
+    function's body, which is what the harnesses of LiveCodeBench and APPS make of every script.
+    Of a problem, `entry_point` is the function's or method's name ("" when the program is a script), row["question"]
+    its text with what is to be written, row["memory_mb"] the limit.
     """
 
     stop: tuple[str, ...] = STOP
