@@ -109,9 +109,9 @@ def _rows(data: Path | None, verifiable: bool) -> Iterable[tuple[str, Mapping[st
 
 def _why_not(row: Mapping[str, Any]) -> str:
     """Why a problem cannot be asked or judged; "" when it can."""
-    if not (row.get("description") or "").strip():
+    if not str(row.get("description") or "").strip():
         return "without a statement"
-    if (row.get("interaction_format") or "").strip():
+    if str(row.get("interaction_format") or "").strip():
         return "interactive"
     if (row.get("input_mode") or "stdio") != "stdio":
         return "with input from files"
@@ -143,7 +143,7 @@ def _problem(row: Mapping[str, Any], where: str) -> Problem:
 
 def _statement(row: Mapping[str, Any], where: str) -> str:
     """The problem as its page has it."""
-    parts = [row.get("title") or "", row["description"]]
+    parts = [str(row.get("title") or ""), str(row["description"])]
     for heading, field in (("Input", "input_format"), ("Output", "output_format")):
         parts.append(f"{heading}\n{row[field]}" if row.get(field) else "")
     for example in _pairs(row, "examples", where):

@@ -65,6 +65,8 @@ _RETURN = re.compile(r"^[ \t]*return\b", re.MULTILINE)
 _FENCE = re.compile(r"^[ \t]*```+[ \t]*([^\n]*)$", re.MULTILINE)
 _CODE = re.compile(r"[=(]|^(?:import|from) ", re.MULTILINE)  # prose and sample data may compile too: Answer, or 5
 
+_OFFICIAL_STOP = "\n### Question"
+
 _READS = "The program reads from standard input and writes to standard output."
 _STDIN_QUESTION = """\
 A shop notes what it sold each day. Given the number of days n and then, on one line, n integers, print the length of \
@@ -180,7 +182,8 @@ def readings(completion: str, function: str = "") -> tuple[str, ...]:
     """The programs that a completion may mean, the likeliest first; the first that compiles is judged, alone.
 
     Ahead of a bare fence that closes the prompt's own: what a base model writes. Else the last block marked as Python,
-    the last one marked as nothing (of those that define the function, if any does), and the text itself.
+    the last one marked as nothing (of those that define the function, if any does), the text itself, and the text up
+    to another question in LiveCodeBench's format, for samples that were drawn without its stop sequence.
     """
     text = cut(answer(completion), (*END_OF_TEXT, STOP[1]))
     found = []
@@ -191,7 +194,7 @@ def readings(completion: str, function: str = "") -> tuple[str, ...]:
     for languages in (("python", "python3", "py", "py3"), ("",)):
         codes = [block.text for block in fenced if block.language in languages and _CODE.search(block.text)]
         found += ([code for code in codes if re.search(rf"\bdef {function}\b", code)] or codes)[-1:]
-    found.append(text)
+    found += [text, cut(text, (_OFFICIAL_STOP,))]
     return tuple(dict.fromkeys(each for each in found if _CODE.search(each))) or (text,)
 
 

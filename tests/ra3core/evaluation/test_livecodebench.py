@@ -324,6 +324,7 @@ def test_completions_are_read_as_code_or_as_answers() -> None:
     assert readings("Sure:\n```python\nprint(1)\n```\nOutput:\n```\n1\n```")[0] == "print(1)"
     assert readings("<think>\n```python\nprint(0)\n```</think>```python\nprint(1)\n```")[0] == "print(1)"
     assert readings("First\n```python\nprint(0)\n```\nBetter\n```python\nprint(1)\n```")[0] == "print(1)"
+    assert readings("### first\nprint(1)\n\n### Question\nYou are given n")[-1] == "### first\nprint(1)\n"
     assert readings("") == ("",)
 
 
