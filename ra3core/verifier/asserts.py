@@ -89,6 +89,20 @@ def driven(code: str, entry_point: str, setup: str = "") -> Driven | None:
     return Driven(f"\n{setup}\n{lines}" if setup else f"\n{lines}", checks)
 
 
+def arguments(code: str, entry_point: str) -> list[tuple[Any, ...]] | None:
+    """The positional arguments of each assert's call of the entry point, or None when some are no constants."""
+    found = []
+    try:
+        for statement in ast.parse(code).body:
+            for node in ast.walk(statement) if isinstance(statement, ast.Assert) else ():
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == entry_point:
+                    found.append(tuple(constant(argument) for argument in node.args))
+                    break
+    except (SyntaxError, ValueError, RecursionError, MemoryError, _Unknown):
+        return None
+    return found
+
+
 def _driven(statement: ast.stmt, number: int, entry_point: str) -> tuple[str, Check]:
     """The expression to evaluate and the check of its value."""
     if not isinstance(statement, ast.Assert):

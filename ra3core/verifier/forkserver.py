@@ -32,7 +32,7 @@ MAX_OUTPUT = 4096
 
 _PARTING = 0.5  # seconds
 _MEGABYTE = 1 << 20
-_DISK, _FILES, _PROCESSES = 32 * _MEGABYTE, 256, 64
+_LIMITS = {"disk": 32 * _MEGABYTE, "files": 256, "processes": 64}
 _SERVER = Path(__file__).with_name("server.py")
 
 
@@ -72,18 +72,17 @@ class Process:
         self._most = most
         self._in, self._out = bytearray(), bytearray()
         channel.setblocking(False)
-        _ask_for_sender(channel)
+        if sys.platform == "linux":
+            channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         for fd in (output, answer):
             if fd >= 0:
                 os.set_blocking(fd, False)
 
-    def send(self, message: Any) -> None:
-        """Queue a frame; `handle` does the writing."""
-        self._out += frame(message)
-
-    def send_frames(self, frames: bytes) -> None:
-        """Queue what `frame` made."""
-        self._out += frames
+    def send(self, message: Any, more: bytes = b"") -> None:
+        """Write a frame, and `more` of them, as far as they go at once; `handle` does the rest."""
+        self._out += frame(message) + more
+        with contextlib.suppress(OSError):
+            del self._out[: self.channel.send(self._out[: 1 << 18])]
 
     def cpu(self) -> float:
         """CPU seconds that the process has used, all its threads; 0 where the system does not tell."""
@@ -115,13 +114,14 @@ class Process:
             raise Broken("an answer of no known form")
         return message
 
-    def events(self) -> list[tuple[int, int]]:
-        """What to poll for."""
-        wanted = []
+    def wants(self, poll: select.poll) -> None:
+        """Register what to poll for."""
         if self.open:
-            wanted.append((self.channel.fileno(), select.POLLIN | (select.POLLOUT if self._out else 0)))
-        wanted += [(fd, select.POLLIN) for fd in (self.output, self.answer) if fd >= 0]
-        return wanted
+            poll.register(self.channel, select.POLLIN | select.POLLOUT if self._out else select.POLLIN)
+        if self.output >= 0:
+            poll.register(self.output, select.POLLIN)
+        if self.answer >= 0:
+            poll.register(self.answer, select.POLLIN)
 
     def handle(self, fd: int, event: int) -> None:
         """Move bytes after poll said that it is possible."""
@@ -198,7 +198,8 @@ class ForkServer:
         self.config = config
         self._packages = packages
         self.missing: tuple[str, ...] = ()
-        self.pid = 0
+        self.pid = 0  # of the process that forks programs
+        self._ends = 0
         self._namespaces = namespaces
         self._popen: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -224,12 +225,13 @@ class ForkServer:
                     "namespaces": self._namespaces,
                     "packages": packages,
                     "folders": [*packages.values(), *filter(os.path.isdir, libraries)],
-                    "disk": _DISK,
+                    "limits": _LIMITS,
                 }
             )
             self._control = ours
             ours.settimeout(60)
-            _ask_for_sender(ours)
+            if sys.platform == "linux":
+                ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             self._popen = subprocess.Popen(
                 [sys.executable, "-s", "-S", "-P", "-B", str(_SERVER), str(theirs.fileno()), self._base, options],
                 pass_fds=[theirs.fileno()],
@@ -242,11 +244,11 @@ class ForkServer:
             )
             theirs.close()
         try:
-            data, self.pid = _receive_with_sender(ours, 4) if sys.platform == "linux" else (b"", 0)
-            self.missing = tuple(self._receive(data)["missing"])
+            self.missing = tuple(self._receive()["missing"])
         except (OSError, EOFError) as error:
             self._popen.kill()
-            stderr = self._popen.communicate()[1].decode(errors="replace").strip().splitlines()
+            assert self._popen.stderr is not None
+            stderr = self._popen.stderr.read().decode(errors="replace").strip().splitlines()
             raise SandboxError(f"the fork server did not start: {stderr[-1] if stderr else error}") from error
 
     def stop(self, final: bool = True) -> None:
@@ -261,7 +263,9 @@ class ForkServer:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._popen.wait(_PARTING)  # an idle server leaves by itself
                 self._popen.kill()
-                self._popen.communicate()
+                self._popen.wait()
+                assert self._popen.stderr is not None
+                self._popen.stderr.close()
             if self._base:
                 shutil.rmtree(self._base, ignore_errors=True)
 
@@ -287,17 +291,11 @@ class ForkServer:
         if stdin is not None:
             with tempfile.TemporaryFile() as file:
                 file.write(stdin)
-                file.flush()
-                passed.append(os.open(f"/dev/fd/{file.fileno()}", os.O_RDONLY))
+                file.seek(0)
+                passed.append(os.dup(file.fileno()))
             answer, answering = os.pipe()
             passed.append(answering)
-        limits = {
-            "cpu": cpu_seconds,
-            "memory": memory_mb * _MEGABYTE,
-            "disk": _DISK,
-            "files": _FILES,
-            "processes": _PROCESSES,
-        }
+        limits = {"cpu": cpu_seconds, "memory": memory_mb * _MEGABYTE, **_LIMITS}
         process = Process(ours, reading, answer, most)
         assert self._control is not None
         try:
@@ -312,10 +310,22 @@ class ForkServer:
         return process
 
     def end(self) -> list[tuple[int, float]]:
-        """Kill what was forked; (wait status, CPU seconds) of each."""
+        """Kill what was forked; (wait status, CPU seconds) of each, as far as the programs let it be known."""
         assert self._control is not None
-        self._control.sendall(frame({"end": True}))
-        return [(status, cpu) for status, cpu in self._receive()["exits"]]
+        self._ends += 1
+        message = frame({"end": self._ends})
+        self._control.sendall(message)
+        exits: list[tuple[int, float]] | None = None
+        while True:
+            answer = self._receive()
+            if "ready" in answer:  # a program killed or spoiled the process that forked it
+                if exits is not None:
+                    return exits
+                self._control.sendall(message)
+            elif answer["end"] == self._ends and exits is None:
+                exits = [(status, cpu) for status, cpu in answer["exits"]]
+                if answer["clean"]:
+                    return exits
 
     def family(self) -> list[int]:
         """Every process that the server has forked and what they have started, as numbered here; empty where the
@@ -331,27 +341,27 @@ class ForkServer:
                     found += map(int, children)
         return found
 
-    def _receive(self, header: bytes = b"") -> dict[str, Any]:
+    def _receive(self) -> dict[str, Any]:
         assert self._control is not None
-        header += self._control.recv(4 - len(header), socket.MSG_WAITALL) if len(header) < 4 else b""
-        if len(header) < 4:
+        if sys.platform == "linux":
+            data, self.pid = _receive_with_sender(self._control, 4)
+        else:
+            data = self._control.recv(4, socket.MSG_WAITALL)
+        if len(data) < 4:
             raise EOFError("the fork server died")
-        return json.loads(self._control.recv(struct.unpack("!I", header)[0], socket.MSG_WAITALL))
-
-
-def _ask_for_sender(channel: socket.socket) -> None:
-    if sys.platform == "linux":
-        channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        return json.loads(self._control.recv(struct.unpack("!I", data)[0], socket.MSG_WAITALL))
 
 
 def _receive_with_sender(channel: socket.socket, size: int) -> tuple[bytes, int]:
-    """The next bytes, and the number that the process which sent them has here, as the kernel says; asked for once."""
+    """The next bytes, and the number that the process which sent them has here, as the kernel says it (SO_PASSCRED)."""
     data, extra, _, _ = channel.recvmsg(size, socket.CMSG_SPACE(12))
-    channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
     for level, kind, content in extra:
         if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
             return data, struct.unpack("i", content[:4])[0]
     return data, 0
+
+
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _folder_of(package: str) -> str:
@@ -364,5 +374,5 @@ def _folder_of(package: str) -> str:
 
 def frame(message: Any) -> bytes:
     """A message as it travels."""
-    data = json.dumps(message, separators=(",", ":")).encode("ascii")
+    data = _to_json(message).encode("ascii")
     return struct.pack("!I", len(data)) + data

@@ -1,16 +1,20 @@
 """Walls around judged programs: namespaces, limits, privileges. Loaded by the fork server, standard library alone.
 
-Once for the fork server (`enter`): a user, mount, network, IPC and PID namespace, of which it is the first process; a
-root file system that holds nothing but the system's libraries and the interpreter, read-only. Once for each program
-(`confine`): an empty temporary folder as the only writable place, limits, no privileges, a filter on system calls.
-The server outlives its programs and kills all that is left in its PID namespace after each (`kill`), so double forks
-and new sessions do not outlive a program; making namespaces for every program instead costs several times as much.
+Once for a fork server: a user, mount, network, IPC and PID namespace, a root file system that holds nothing but the
+system's libraries and the interpreter, read-only (`enter`); then a child that has an empty temporary folder as the only
+writable place, limits, no privileges, a filter on system calls, and adopts orphans (`settle`). It forks the programs,
+which so are born confined: doing all this for each of them costs several times as much as most programs.
 
-Where the machine refuses a namespace, `enter` says what is missing and the rest still holds; the filter then also
-keeps programs from signalling anybody else's processes and from opening sockets.
+After a program this parent kills and reaps it. When anything else is left then, a process or a file that cannot be
+removed, or when a program has killed or stopped the parent, the namespace's first process, which programs cannot
+signal, kills everybody, mounts a new folder and forks a new parent. So nothing outlives a program: no double fork, no
+new session.
+
+Where the machine refuses namespaces, `enter` says what is missing; every program is then confined by itself, and the
+filter also keeps it from signalling other processes and from opening sockets.
 """
 
-# ruff: noqa: PTH102, PTH103, PTH106, PTH110, PTH112, PTH114, PTH115, PTH116, PTH120, PTH123, PTH208, PTH211
+# ruff: noqa: PTH102, PTH103, PTH106, PTH108, PTH110, PTH112, PTH114, PTH115, PTH116, PTH120, PTH123, PTH208, PTH211
 
 from __future__ import annotations
 
@@ -69,7 +73,13 @@ _CALLS = {
 # fmt: on
 _NOBODY = 65534
 
+LEAVE = 77
+"""Exit status of the programs' parent that makes its server end."""
+
+_WALL = 0x40000000  # waits for children of every kind
+
 _libc = ctypes.CDLL(None, use_errno=True)
+_python = ctypes.PyDLL(None, use_errno=True)
 
 
 class _MountAttributes(ctypes.Structure):
@@ -100,16 +110,16 @@ class Sandbox:
         self.root = os.geteuid() == 0
         self._read_all = False
         self._others = 0
-        self._disk = 0
+        self._settled = False
         self._workplace, self._folder, self._count = "", "", 0
         self._folders: dict[int, str] = {}  # of the children, where they cannot mount one for themselves
 
     # -- once for the server ------------------------------------------------------------------------------------------
 
-    def enter(self, base: str, namespaces: bool = True, packages: Sequence[str] = (), disk: int = 32 << 20) -> None:
+    def enter(self, base: str, namespaces: bool = True, packages: Sequence[str] = ()) -> None:
         """Put this process behind the walls; `base` is an existing empty folder of ours.
 
-        packages: folders that programs may read beside the standard library. disk: bytes that a program may write.
+        packages: folders that programs may read beside the standard library.
         Forks: the process that returns is the first of a PID namespace, its parent waits for it and exits with it.
         """
         if not sys.platform.startswith("linux"):
@@ -134,16 +144,13 @@ class Sandbox:
                 self.missing.append(f"a root file system of its own ({refused})")
             else:
                 self._new_root(base, packages)
-                self.files, self._disk = True, disk
-                self._empty_folder()
+                self.files = True
         elif sys.platform.startswith("linux"):
             _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._workplace = base
         if self.root and not self.files and not _readable_by_nobody():
             self._read_all = True
             self.missing.append("secrecy of files (the standard library is readable to this user alone)")
-        if self.namespaces and platform.machine() in _CALLS:
-            _filter(_CALLS[platform.machine()], 0)  # made once, for all programs
         if platform.machine() not in _CALLS or not sys.platform.startswith("linux"):
             self.missing.append("a filter on system calls")
         if not self.root and not self.namespaces:  # the limit on processes then counts all that the user runs
@@ -202,91 +209,84 @@ class Sandbox:
         os.rmdir("/old")
         _mount("none", "/", None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
 
+    def settle(self, limits: dict[str, int]) -> None:
+        """Become the confined parent of programs, where there are namespaces and a root of our own.
+
+        The calling process, first of its namespace, stays behind: when the parent ends or is stopped, it kills
+        everybody, empties the folder and returns once more, in a new parent; it exits when the parent does so with
+        LEAVE.
+        """
+        if not self.files:
+            return
+        _mount_folder(limits["disk"])
+        while True:
+            parent = os.fork()
+            if parent == 0:
+                self._folder = "/tmp"
+                self._settled = True
+                _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+                self._drop(limits)
+                return
+            _, status = os.waitpid(parent, os.WUNTRACED)
+            if os.WIFEXITED(status) and os.WEXITSTATUS(status) == LEAVE:
+                os._exit(0)
+            _kill_namespace()
+            _call("umount2", b"/tmp", _MNT_DETACH)
+            _mount_folder(limits["disk"])
+
     # -- once for each program ----------------------------------------------------------------------------------------
 
     def fork(self) -> int:
         """Fork a program's process."""
-        if not self.files:
+        if self._settled:
+            child = _fork()
+        else:
             self._count += 1
             self._folder = f"{self._workplace}/{self._count}"
             os.mkdir(self._folder, 0o700)
             if self.root:
                 os.chown(self._folder, _NOBODY, _NOBODY)
-        child = os.fork()
-        self._folders[child] = "" if self.files else self._folder
+            child = os.fork()
+            self._folders[child] = self._folder
         return child
-
-    def kill(self, children: Sequence[int]) -> list[tuple[int, float]]:
-        """Kill a program with everything it started; (wait status, CPU seconds) of each of its first processes.
-
-        Afterwards the temporary folder is empty again.
-        """
-        if self.namespaces:
-            self._kill_namespace()
-        for child in children:
-            if not self.namespaces:
-                _kill(-child)
-            _kill(child)
-        found = []
-        for child in children:
-            _, status, usage = os.wait4(child, 0)
-            if not self.namespaces:
-                _kill(-child)
-            found.append((status, usage.ru_utime + usage.ru_stime))
-        self._kill_orphans()
-        for child in children:
-            folder = self._folders.pop(child)
-            if folder:
-                _remove(folder)
-        if self.files:
-            self._empty_folder()
-        return found
-
-    def _kill_namespace(self) -> None:
-        """Kill everybody in this PID namespace but its first process, which must be this one."""
-        if os.getpid() != 1:
-            raise RuntimeError("not the first process of a PID namespace")
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
-
-    def _kill_orphans(self) -> None:
-        """Reap what programs left behind; it is dead already in a PID namespace, else killed here (a subreaper)."""
-        while True:
-            try:
-                pid, _ = os.waitpid(-1, 0 if self.namespaces else os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                escaped = _children(os.getpid())
-                if not escaped:
-                    return
-                for child in escaped:
-                    _kill(child)
-
-    def _empty_folder(self) -> None:
-        """An empty /tmp that everybody may write to; a new one unless nothing was left in the last."""
-        if self._folder:
-            untouched = os.stat("/tmp")
-            if untouched.st_mode & 0o7777 == 0o777 and not os.listdir("/tmp"):
-                return
-            _call("umount2", b"/tmp", _MNT_DETACH)
-        self._folder = "/tmp"
-        _mount("tmpfs", "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={self._disk},nr_inodes=4096,mode=777")
 
     def confine(self, limits: dict[str, int]) -> None:
         """In the child: an empty writable folder, limits, no privileges. Irreversible."""
-        os.setsid()
+        if not self._settled:
+            os.setsid()
+            self._drop(limits)
+        _limit("RLIMIT_CPU", limits["cpu"])
+        _limit("RLIMIT_AS", limits["memory"])
+
+    def kill(self, children: Sequence[int]) -> tuple[list[tuple[int, float]], bool]:
+        """Kill a program with everything it started: (wait status, CPU seconds) of each of its first processes, and
+        whether nothing is left; if something is, the caller must exit."""
+        found = []
+        for child in children:
+            if not self._settled:
+                _kill(-child)
+            _kill(child)
+            _, status, usage = os.wait4(child, 0)
+            if not self._settled:
+                _kill(-child)
+            found.append((status, usage.ru_utime + usage.ru_stime))
+        if self._settled:
+            return found, _reap() and _emptied("/tmp")
+        if self.namespaces:
+            _kill_namespace()
+        else:
+            _kill_escaped()
+        for child in children:
+            _remove(self._folders.pop(child))
+        return found, True
+
+    def _drop(self, limits: dict[str, int]) -> None:
+        """Everything of a program's confinement that is not a limit of its own."""
         os.chdir(self._folder)
         os.umask(0o077)
-        cpu = limits["cpu"]
-        for name, value in (
-            ("RLIMIT_CPU", cpu),
-            ("RLIMIT_AS", limits["memory"]),
-            ("RLIMIT_FSIZE", limits["disk"]),
-            ("RLIMIT_NOFILE", limits["files"]),
-            ("RLIMIT_CORE", 0),
-        ):
-            _limit(name, value)
+        _limit("RLIMIT_FSIZE", limits["disk"])
+        _limit("RLIMIT_NOFILE", limits["files"])
+        _limit("RLIMIT_CORE", 0)
         _limit("RLIMIT_NPROC", limits["processes"] + self._others)
         keep = 0
         if self.root:
@@ -300,8 +300,62 @@ class Sandbox:
             _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             header, capabilities = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(keep, keep)
             _call("capset", header, capabilities)
-            _call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)  # the test code's process is not the program's to look into
+            _call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)  # nobody's memory is a program's to look into
             _filter_calls(alone=self.namespaces)
+
+
+def _fork() -> int:
+    """fork without the interpreter's after-work (locks of other threads, new seeds), which is half of its cost.
+
+    For a process that has one thread and seeds its generators itself.
+    """
+    child = _python.fork()
+    if child < 0:
+        raise OSError(ctypes.get_errno(), "fork")
+    return child
+
+
+def _kill_namespace() -> None:
+    """Kill everybody in this PID namespace but its first process, which must be this one, and reap them."""
+    if os.getpid() != 1:
+        raise RuntimeError("not the first process of a PID namespace")
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, _WALL)
+
+
+def _reap() -> bool:
+    """Reap orphans that are dead; whether there is no other. All that a dead process left is a child of this one."""
+    try:
+        while os.waitpid(-1, os.WNOHANG | _WALL)[0]:
+            pass
+    except ChildProcessError:
+        return True
+    return False
+
+
+def _kill_escaped() -> None:
+    """Kill orphans without PID namespaces: they became this process's children (it is a subreaper)."""
+    while not _reap():
+        for child in _children(os.getpid()):
+            _kill(child)
+
+
+def _mount_folder(size: int) -> None:
+    """An empty folder that everybody may write to, over whatever was there."""
+    _mount("tmpfs", "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={size},nr_inodes=4096,mode=777")
+
+
+def _emptied(folder: str) -> bool:
+    """Remove the files in a folder; whether it is as it was at first."""
+    try:
+        for name in os.listdir(folder):
+            os.unlink(f"{folder}/{name}")
+    except OSError:
+        return False
+    return os.stat(folder).st_mode & 0o7777 == 0o777
 
 
 @functools.cache

