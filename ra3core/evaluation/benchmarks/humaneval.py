@@ -2,11 +2,11 @@
 
     program = prompt + completion + newline + test + newline + check(entry_point)
 
-The prompt is not stripped. Rows: task_id, prompt, entry_point, test, and canonical_solution, which is not needed. The judge does not run the
-test beside the program: asserts on the entry point become inputs and expected outputs compared with ``==``, other test
-code runs in a process of its own (ra3core/verifier/asserts.py). Helpers that the prompt defines are taken from the
-prompt there, so a completion that redefines them gains nothing; in that alone this is stricter than the official
-harness.
+The prompt is not stripped. Rows: task_id, prompt, entry_point, test, and canonical_solution, which is not needed.
+The judge does not run the test beside the program: asserts on the entry point become inputs and expected outputs
+compared with ``==``, other test code runs in a process of its own (ra3core/verifier/asserts.py). Helpers that the
+prompt defines are taken from the prompt there, so a completion that redefines them gains nothing; in that alone this
+is stricter than the official harness.
 """
 
 from __future__ import annotations
