@@ -238,7 +238,8 @@ class _Trial:
 
     def _calls(self, tests: Sequence[Test]) -> None:
         """Inputs in, outputs back."""
-        process = self._load("calls", more=_encoded(tests))
+        one_by_one = self.recorded is not None
+        process = self._load("calls", more=b"" if one_by_one else _encoded(tests))
         time.sleep(_LOADING)
         if not self._loaded(process):
             return
@@ -246,7 +247,9 @@ class _Trial:
             before = process.cpu()
             limit = test.cpu_seconds if isinstance(test, Check) else None
             self.call = (before, limit) if limit else None
-            kind, value, text = self._answer(process, hurry=False)
+            if one_by_one:
+                process.send(_call(test))
+            kind, value, text = self._answer(process, hurry=one_by_one)
             if kind != "ok":
                 self._fail(kind, f"test {number}: {text}", outcome=True)
             elif self.recorded is not None:
@@ -282,7 +285,7 @@ class _Trial:
         if test.checker:
             accepted, why = self._check(test, written)
         else:
-            accepted, why = compare.same_output(written, test.expected)
+            accepted, why = compare.same_output(written, test.expected, test.lines)
         if accepted:
             self.outcomes.append("passed")
         else:
@@ -498,8 +501,7 @@ def _encoded(tests: Sequence[Test]) -> bytes:
             return entry[1]
     frames = bytearray()
     for test in tests:
-        keywords = test.keywords if isinstance(test, Check) else {}
-        frames += frame([plain.pack(tuple(test.arguments)), plain.pack(dict(keywords))])
+        frames += frame(_call(test))
     data = bytes(frames)
     if isinstance(tests, tuple):  # what cannot change
         with _known_lock:
@@ -507,6 +509,12 @@ def _encoded(tests: Sequence[Test]) -> bytes:
             while len(_known) > _KEPT:
                 _known.popitem(last=False)
     return data
+
+
+def _call(test: Test) -> list[Any]:
+    """A call as a program's process takes it."""
+    keywords = test.keywords if isinstance(test, Check) else {}
+    return [plain.pack(tuple(test.arguments)), plain.pack(dict(keywords))]
 
 
 def _bytes(text: str) -> bytes:

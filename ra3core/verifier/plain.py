@@ -125,6 +125,8 @@ def _reduce(value: Any) -> Any:
         return frozenset(frozenset.__iter__(value))
     if isinstance(value, set):
         return set(set.__iter__(value))
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return value.item()  # such as numpy.int64, which is no int
     raise NotPlain(f"a value of type {type(value).__name__}")
 
 

@@ -40,14 +40,15 @@ class Check(Test):
 class StdioTest:
     """One run of the whole program as a script: standard input in, standard output back.
 
-    Outputs match when their stripped lines are equal, or, line by line, their words as decimal numbers; with a
-    `checker` (Python source, run confined as ``checker.py input.txt correct_output.txt solution_output.txt``) when it
-    prints 1.
+    Outputs match when their stripped lines are equal, or, line by line, their words or decimal numbers; without
+    `lines` when the words of the whole are, wherever lines end; with a `checker` (Python source, run confined as
+    ``checker.py input.txt correct_output.txt solution_output.txt``) when it prints 1.
     """
 
     input: str
     expected: str
     checker: str = ""
+    lines: bool = True
     cpu_seconds: float | None = None  # of this run; the program's by default
 
 

@@ -19,6 +19,7 @@ writes there is only an answer: expected values never come here.
 
 from __future__ import annotations
 
+import _sitebuiltins
 import builtins
 import contextlib
 import errno
@@ -287,6 +288,7 @@ def _child(sandbox: isolation.Sandbox, descriptors: list[int], limits: dict) -> 
 
 
 def main() -> None:
+    builtins.exit = builtins.quit = _sitebuiltins.Quitter("exit", "Ctrl-D")  # as an interpreter with `site` has them
     control = socket.socket(fileno=int(sys.argv[1]))
     options = json.loads(sys.argv[3])
     for name in PRELOADED.split():
