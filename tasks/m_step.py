@@ -19,20 +19,23 @@ def m_step(
     demonstrations: Artifact,
     rounds: int = 1,
     matched: Sequence[Artifact] = (),
+    annotated: Sequence[Artifact] = (),
     rank: int = 0,
 ) -> State[Artifact]:
     """`model` after next-token prediction on `demonstrations`.
 
     rounds: passes over the configured epochs, so that NTP sees the data as often as RA3 with several rounds.
-    matched: stages whose processed tokens, all together, are the budget instead (the compute-matched control); what
-    they scored for their curves alone was no training and is left out.
+    matched, annotated: the compute-matched control. Its budget are the tokens that the matched stages processed (what
+    they scored for their curves alone was no training and is left out) and those that M-steps on the annotated
+    demonstrations train on. These are counted, not waited for: the longest stage starts while the M-step runs.
     """
     config = session.config.m_step
+    inputs = {"model": model, "demonstrations": demonstrations}
     if matched:
+        inputs |= {f"matched_{number}": artifact for number, artifact in enumerate(annotated, start=1)}
         budget = sum(int(a.metrics["tokens"]) - int(a.metrics.get("evaluation_tokens", 0)) for a in matched)
         config = config.model_copy(update={"token_budget": budget})
     else:
         config = config.model_copy(update={"epochs": config.epochs * rounds})
     function = StageFunction("ra3core.learning.m_step", "m_step")
-    inputs = {"model": model, "demonstrations": demonstrations}
     return session.stage("m_step", function, config, inputs, label=label, seed=seed, rank=rank)

@@ -9,6 +9,7 @@ import heapq
 import importlib
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
@@ -25,6 +26,8 @@ from ra3core.stage import Context, Metrics
 from tasks.display import Display
 from tasks.runner import Runner
 from tasks.tracking import StageRun, Tracking, flatten_params, read_link, write_link
+
+_GRACE = 0.5
 
 
 class StageFunction:
@@ -143,11 +146,13 @@ class Session:
 class Slots:
     """At most `count` stages at a time; of those that wait, the one of the lowest rank is next, then the first come.
 
-    Prefect's own limit counts a task from its submission, also while it only waits for its inputs.
+    A free slot is kept for `_GRACE` seconds from ranks above 0: what follows the stage that has just ended needs a
+    moment to ask for it. Prefect's own limit counts a task from its submission on, while it waits for its inputs too.
     """
 
     def __init__(self, count: int) -> None:
         self._free = count
+        self._freed = time.monotonic()
         self._waiting: list[tuple[int, int]] = []
         self._arrivals = itertools.count()
         self._changed = threading.Condition()
@@ -159,7 +164,8 @@ class Slots:
         with self._changed:
             ticket = (rank, next(self._arrivals))
             heapq.heappush(self._waiting, ticket)
-            self._changed.wait_for(lambda: self._closed or (self._free > 0 and self._waiting[0] == ticket))
+            while not self._closed and not (self._free > 0 and self._waiting[0] == ticket and self._open_to(rank)):
+                self._changed.wait(_GRACE if self._free else None)
             self._waiting.remove(ticket)
             heapq.heapify(self._waiting)
             if self._closed:
@@ -171,7 +177,11 @@ class Slots:
         finally:
             with self._changed:
                 self._free += 1
+                self._freed = time.monotonic()
                 self._changed.notify_all()
+
+    def _open_to(self, rank: int) -> bool:
+        return rank == 0 or time.monotonic() - self._freed >= _GRACE
 
     def close(self) -> None:
         """Nothing starts any more."""

@@ -48,7 +48,8 @@ EVALUATED = 256  # held-out demonstrations that an evaluation reads at most
 def m_step(config: MStepConfig, context: Context) -> Metrics:
     """Train `inputs["model"]` on `inputs["demonstrations"]` and save it to out/model (adapters merged).
 
-    Reads annotated.parquet or demonstrations.parquet, whichever the folder has. Metrics: docs/m_step.md. Raises
+    Reads annotated.parquet or demonstrations.parquet, whichever the folder has. To a `token_budget` is added what an
+    M-step of the same configuration would train on in each of inputs["matched_1"], .. Metrics: docs/m_step.md. Raises
     UserError when there is nothing to train on, when a model has no tokenizer, and when the loss is not finite.
     """
     torch.set_num_threads(context.threads)
@@ -71,6 +72,11 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
     if dropped + held_out_dropped:
         context.log.message(
             f"{dropped + held_out_dropped} demonstrations longer than {config.max_tokens} tokens dropped"
+        )
+
+    if config.token_budget is not None:
+        config = config.model_copy(
+            update={"token_budget": config.token_budget + _matched_tokens(config, context, tokenizer)}
         )
 
     pad = int(tokenizer.pad_token_id)  # pyright: ignore[reportArgumentType]
@@ -109,6 +115,17 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
         **final,
         **fit,
     }
+
+
+def _matched_tokens(config: MStepConfig, context: Context, tokenizer: transformers.PreTrainedTokenizerBase) -> int:
+    """Tokens that M-steps train on in the folders that this run is matched with."""
+    total = 0
+    for name, folder in context.inputs.items():
+        if name.startswith("matched_"):
+            trained, _ = split(read_demonstration_folder(folder), config.held_out)
+            examples, _ = encode(trained, tokenizer, config.max_tokens)
+            total += config.epochs * sum(len(example.tokens) for example in examples)
+    return total
 
 
 # -- demonstrations to batches -----------------------------------------------------------------------------------------

@@ -227,6 +227,15 @@ def test_token_budget_counts_what_is_trained(base: Path, plain: Path, tmp_path: 
     assert 700 <= metrics["train_tokens"] < 760
 
 
+def test_matched_tokens_are_those_of_an_m_step(base: Path, plain: Path, tmp_path: Path) -> None:
+    spent, _ = train(CONFIG, base, plain, tmp_path / "m_step")
+    matched = {"model": base, "demonstrations": plain, "matched_1": plain, "matched_2": plain}
+    context = Context(matched, tmp_path / "out", tmp_path / "scratch")
+    metrics = m_step(CONFIG.model_copy(update={"token_budget": 10}), context)
+    expected = 10 + 2 * spent["train_tokens"]
+    assert expected <= metrics["train_tokens"] < expected + 60
+
+
 def test_the_schedule_is_planned(base: Path, plain: Path, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"warmup_share": 0.2, "held_out": 0.0})
     metrics, context = train(config, base, plain, tmp_path)
