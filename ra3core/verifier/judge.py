@@ -29,7 +29,7 @@ from ra3core.config import VerifierConfig
 from ra3core.corpora.demonstrations import Test
 from ra3core.errors import UserError
 from ra3core.verifier import compare, plain
-from ra3core.verifier.forkserver import Broken, Flood, ForkServer, Process, SandboxError, cpu_of, frame
+from ra3core.verifier.forkserver import Broken, Flood, ForkServer, Process, SandboxError, cpu_of, packed
 from ra3core.verifier.program import Category, Check, Outcome, Program, Recording, Script, StdioTest, Verdict
 
 UNCONFINED = 70  # exit status, as in server.py
@@ -336,10 +336,10 @@ class _Trial:
                 break
             if len(message) != 3:
                 raise Broken("the test code broke the protocol")
-            process.send(message[1:])
+            process.send((plain.unpack(message[1]), plain.unpack(message[2])))
             kind, value, text = self._answer(process)
             if kind == "ok":
-                tester.send(["ok", plain.pack(compare.plain(value))])
+                tester.send(["ok", compare.plain(value)])
             else:
                 tester.send(["raised", kind, text])
         error, raised = message[1], message[2]
@@ -501,7 +501,7 @@ def _encoded(tests: Sequence[Test]) -> bytes:
             return entry[1]
     frames = bytearray()
     for test in tests:
-        frames += frame(_call(test))
+        frames += packed(_call(test))
     data = bytes(frames)
     if isinstance(tests, tuple):  # what cannot change
         with _known_lock:
@@ -511,10 +511,9 @@ def _encoded(tests: Sequence[Test]) -> bytes:
     return data
 
 
-def _call(test: Test) -> list[Any]:
-    """A call as a program's process takes it."""
-    keywords = test.keywords if isinstance(test, Check) else {}
-    return [plain.pack(tuple(test.arguments)), plain.pack(dict(keywords))]
+def _call(test: Test) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments and keywords."""
+    return tuple(test.arguments), dict(test.keywords) if isinstance(test, Check) else {}
 
 
 def _bytes(text: str) -> bytes:

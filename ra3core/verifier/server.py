@@ -27,6 +27,7 @@ import fcntl
 import gc
 import io
 import json
+import marshal
 import os
 import random
 import socket
@@ -54,7 +55,7 @@ MODULE = "__solution__"
 
 _REHEARSALS = 20  # enough for the interpreter to specialise what it runs
 _POOL, _POOL_START, _MOST_HOLES = 1 << 14, 64, 20_000  # of CPython's allocator; elsewhere this does nothing useful
-_fillers: list[bytes] = []
+_fillers: list[object] = []
 
 UNCONFINED = 70
 """Exit status of a child that failed before the program's first line."""
@@ -72,13 +73,13 @@ REFUSED = frozenset(
 
 
 class Channel:
-    """Frames (4-byte length, JSON) to and from the judge, on descriptors that the program can reach but not use to
+    """Frames from (marshalled) and to the judge (JSON), on descriptors that the program can reach but not use to
     say anything but answers. Everything needed is bound here before the program's first line runs."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._read, self._write, self._pack, self._unpack = os.read, os.write, struct.pack, struct.unpack
-        self._dumps, self._loads, self._exit = json.JSONEncoder(separators=(",", ":")).encode, json.loads, os._exit
+        self._dumps, self._loads, self._exit = json.JSONEncoder(separators=(",", ":")).encode, marshal.loads, os._exit
         self._len = len
 
     def receive(self):
@@ -134,7 +135,6 @@ def _serve(channel: Channel) -> None:
     channel.send(error or ["ok", None])
     while error is None:
         arguments, keywords = channel.receive()
-        arguments, keywords = plain.unpack(arguments), plain.unpack(keywords)
         channel.send(_attempt(_answer, function, arguments, keywords)[0])
 
 
@@ -257,7 +257,7 @@ def _script(channel: Channel, job: dict, scope: dict, entry_point: str) -> None:
         channel.send(call)
         answer = channel.receive()
         if answer[0] == "ok":
-            return plain.unpack(answer[1])
+            return answer[1]
         kind = getattr(builtins, answer[2].partition(":")[0], None)
         raised.append(answer[2])
         if isinstance(kind, type) and issubclass(kind, Exception):
@@ -332,13 +332,12 @@ class _Rehearsal(Channel):
         super().__init__(-1)
         source = "import math\n\n\ndef f(xs):\n    return sorted([str(x) for x in xs if x > 1.0], key=len)\n"
         self.messages = [{"kind": "calls", "sources": [source], "entry_point": "f"}]
-        self.messages += [plain.pack([([1, 2.5, 3],), {}])] * 3
+        self.messages += [(([1, 2.5, 3],), {})] * 3
 
     def receive(self):
         if not self.messages:
             raise _Over
-        message = self._loads(self._dumps(self.messages.pop(0)))
-        return message if isinstance(message, dict) else [message[0], message[1]]
+        return self._loads(marshal.dumps(self.messages.pop(0)))
 
     def send(self, message) -> None:
         self._dumps(message).encode("ascii")
@@ -361,7 +360,7 @@ def _warm_up() -> None:
     gc.collect()
     for size in range(16, 513, 16):
         for _ in range(_MOST_HOLES):
-            filler = bytes(max(0, size - 33))
+            filler = object() if size == 16 else float(len(_fillers)) if size == 32 else bytes(size - 33)
             _fillers.append(filler)
             if id(filler) & (_POOL - 1) < _POOL_START:
                 break  # the first of a new pool: no old one has room
