@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import inspect
 import json
 import os
 import sys
@@ -28,6 +29,7 @@ from ra3core.errors import UserError
 from ra3core.evaluation.benchmarks.base import Benchmark, Decoding, Problem
 from ra3core.evaluation.benchmarks.extraction import END_OF_TEXT
 from ra3core.evaluation.benchmarks.files import checked, read_hub, read_rows, unique
+from ra3core.fingerprint import PACKAGE, source_digest
 from ra3core.verifier import Check, Program, Recording, Verifier, plain
 
 STOP = (*END_OF_TEXT, "\nif __name__", "\ndef main(", "\nprint(")
@@ -40,8 +42,6 @@ SLEEP_SECONDS = 20.0  # of wall time beyond the CPU limit
 MEMORY_MB = 2048
 _RECORDING_SECONDS = 600.0
 _FLOAT_TOLERANCE, _RELATIVE = 1e-6, 1e-7
-_VERSION = 1
-"""Of what is kept in the cache: raise it when other outputs would be recorded for the same rows."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,17 @@ class EvalPlus(Benchmark):
     def prepared(self, verifier: Verifier, cache: Path) -> EvalPlus:
         """With expected outputs and time limits, computed by `verifier` or read from a file in `cache`.
 
+        The file is of this code and this Python; a task's line is of its row.
         Raises UserError when a reference solution fails.
         """
-        file = cache / f"{self.name}-{self._digest()[:24]}.jsonl.gz"
-        recordings = _read(file, self.problems)
-        if recordings is None:
-            recordings = self._record(verifier)
-            _write(file, recordings)
-        return replace(self, problems=[self._with_tests(p, recordings[p.id]) for p in self.problems])
+        code = source_digest(Path(inspect.getfile(type(self))).resolve(), PACKAGE)
+        file = cache / f"{self.name}-py{sys.version_info[0]}.{sys.version_info[1]}-{code[:16]}.jsonl.gz"
+        known = _read(file)
+        missing = [p for p in self.problems if not _fits(known.get(p.row["digest"]), p)]
+        if missing:
+            known |= self._record(verifier, missing)
+            _write(file, known)
+        return replace(self, problems=[self._with_tests(p, known[p.row["digest"]]) for p in self.problems])
 
     def check(self, problem: Problem, arguments: tuple[Any, ...], expected: Any) -> Check:
         """The comparison with what the reference answers; some tasks have one of their own."""
@@ -87,26 +90,25 @@ class EvalPlus(Benchmark):
             readings=sources[1:],
         )
 
-    def _record(self, verifier: Verifier) -> dict[str, Recording]:
-        futures = {}
-        for problem in self.problems:
+    def _record(self, verifier: Verifier, problems: Sequence[Problem]) -> dict[str, Recording]:
+        futures = []
+        for problem in problems:
             code, entry_point = self.driver(problem)
-            futures[problem.id] = verifier.record(
-                Program(
-                    problem.row["reference"] + code,
-                    entry_point,
-                    tuple(Test(arguments, None) for arguments in problem.row["inputs"]),
-                    exhaustive=True,
-                    cpu_seconds=_RECORDING_SECONDS,
-                    memory_mb=2 * MEMORY_MB,
-                )
+            program = Program(
+                problem.row["reference"] + code,
+                entry_point,
+                tuple(Test(arguments, None) for arguments in problem.row["inputs"]),
+                exhaustive=True,
+                cpu_seconds=_RECORDING_SECONDS,
+                memory_mb=2 * MEMORY_MB,
             )
+            futures.append(verifier.record(program))
         recordings = {}
-        for name, future in futures.items():
+        for problem, future in zip(problems, futures, strict=True):
             try:
-                recordings[name] = future.result()
+                recordings[problem.row["digest"]] = future.result()
             except ValueError as error:
-                raise UserError(f"{self.name}: the reference solution of {name} fails ({error})") from error
+                raise UserError(f"{self.name}: the reference solution of {problem.id} fails ({error})") from error
         return recordings
 
     def _with_tests(self, problem: Problem, recording: Recording) -> Problem:
@@ -116,11 +118,6 @@ class EvalPlus(Benchmark):
             tests.append(replace(self.check(problem, arguments, value), cpu_seconds=limit))
         total = min(MOST_SECONDS, sum(limits)) + MARGIN_SECONDS
         return replace(problem, tests=tuple(tests), row={**problem.row, "cpu_seconds": total})
-
-    def _digest(self) -> str:
-        """Of all that decides the expected outputs."""
-        parts = [self.name, _VERSION, sys.version_info[:2], *(p.row["digest"] for p in self.problems)]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def rows(data: Path | None, hub_name: str, file_name: str, fields: Mapping[str, type]) -> list[dict[str, Any]]:
@@ -170,24 +167,24 @@ def _floats(value: Any) -> bool:
     return isinstance(value, float)
 
 
-def _read(file: Path, problems: Sequence[Problem]) -> dict[str, Recording] | None:
-    """The recordings of a file, or None when it is missing, damaged or of other problems."""
+def _fits(recording: Recording | None, problem: Problem) -> bool:
+    """Whether there is an answer and a time for each input."""
+    return recording is not None and len(recording.values) == len(recording.cpu_seconds) == len(problem.row["inputs"])
+
+
+def _read(file: Path) -> dict[str, Recording]:
+    """The recordings of a file by row digest; none when it is missing or damaged."""
     try:
         lines = gzip.decompress(file.read_bytes()).splitlines()
-        found = {name: Recording(values, seconds) for name, values, seconds in map(plain.loads, lines)}
-        for each in problems:
-            count = len(each.row["inputs"])
-            if len(found[each.id].values) != count or len(found[each.id].cpu_seconds) != count:
-                return None
-    except (OSError, EOFError, ValueError, TypeError, KeyError, zlib.error, plain.NotPlain):
-        return None
-    return found
+        return {digest: Recording(values, seconds) for digest, values, seconds in map(plain.loads, lines)}
+    except (OSError, EOFError, ValueError, TypeError, zlib.error, plain.NotPlain):
+        return {}
 
 
 def _write(file: Path, recordings: Mapping[str, Recording]) -> None:
     """All or nothing."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    lines = (plain.dumps([name, tuple(r.values), tuple(r.cpu_seconds)]) for name, r in recordings.items())
+    lines = (plain.dumps([digest, tuple(r.values), tuple(r.cpu_seconds)]) for digest, r in recordings.items())
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     temporary.write_bytes(gzip.compress(b"\n".join(lines), 6, mtime=0))
     temporary.replace(file)

@@ -45,8 +45,7 @@ def blocks(text: str) -> list[Block]:
         if opened is None:
             opened, body = here or _fence_after_text(line), []
             continue
-        near = here is not None and here.mark[0] == opened.mark[0] and here.indent < opened.indent + 4
-        if here is not None and near and (here.word or len(here.mark) >= len(opened.mark)):
+        if here is not None and here.mark.startswith(opened.mark) and here.indent < opened.indent + 4:
             found.append(Block(opened.word, "\n".join(body)))
             opened, body = (here if here.word else None), []  # one with a word opens: the last was never closed
         elif here is None and line.rstrip().endswith(opened.mark):  # closed at the end of a line of code

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ra3core.verifier.asserts import convert
+from ra3core.verifier.asserts import DRIVER, arguments, convert, driven
 
 
 def one(code: str) -> tuple[Any, ...] | None:
@@ -89,3 +89,47 @@ def test_literals_are_read_as_python_reads_them(argument: Any, expected: Any) ->
     assert checks is not None
     assert checks[0].arguments == (argument,)
     assert checks[0].expected == expected
+
+
+def test_asserts_on_what_is_no_plain_data_are_driven() -> None:
+    code = "assert f(Node(1)) == 2\nassert 3 == f(int, 'a')\nassert f(1)\nassert not f(2)\nassert int(f(x)) == 4\n"
+    found = driven(code, "f", "x = 5")
+    assert found is not None
+    assert [(c.arguments, c.comparison, c.expected) for c in found.checks] == [
+        ((0,), "equal", 2),
+        ((1,), "equal", 3),
+        ((2,), "truthy", None),
+        ((3,), "falsy", None),
+        ((4,), "equal", 4),
+    ]
+    scope: dict[str, Any] = {}
+    exec("class Node(int): pass\ndef f(a, b=0): return [a, b] if isinstance(a, Node) else a\n" + found.code, scope)
+    call = scope[DRIVER]
+    assert [call(i) for i in range(5)] == [[1, 0], int, True, True, 5]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "assert f(1) in (1, 2)",  # the program would see what is expected
+        "assert math.isclose(f(1), 2)",
+        "assert g(f(1)) == 1",
+        "assert f(1) == g(1)",
+        "assert f(1) != 2",
+        "assert abs(f(1) - 2) == 0",
+        "f(1)",
+        "for x in y: assert f(x) == 1",
+        "assert",
+        "",
+    ],
+)
+def test_what_would_tell_the_answer_is_not_driven(code: str) -> None:
+    assert driven(code, "f") is None
+
+
+def test_arguments_of_the_asserted_calls() -> None:
+    code = "import math\n\nassert math.isclose(f((1, 2), {3}), 0.5)\nassert not f(1j)\nassert f() == 1\n"
+    assert arguments(code, "f") == [((1, 2), {3}), (1j,), ()]
+    assert arguments("assert f(x) == 1", "f") is None
+    assert arguments("assert", "f") is None
+    assert arguments("g(1)", "f") == []
