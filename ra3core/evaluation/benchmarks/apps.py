@@ -84,7 +84,7 @@ def _problem(folder: Path) -> Problem | None:
 def _stdio(pairs: Any, where: str) -> tuple[StdioTest, ...]:
     """inputs and outputs are texts, or lists of lines."""
     return tuple(
-        StdioTest(_lines(given, where), _lines(expected, where), cpu_seconds=_LIMIT)
+        StdioTest(_lines(given, where), _lines(expected, where), lines=False, cpu_seconds=_LIMIT)
         for given, expected in _zipped(pairs, where)
     )
 

@@ -133,7 +133,8 @@ def _problem(row: Mapping[str, Any], where: str) -> Problem:
     if not isinstance(checker, str):
         raise UserError(f"{where} has no text in field 'generated_checker', expected Python source or null")
     tests = tuple(
-        StdioTest(test["input"], test["output"], checker, limit) for test in _pairs(row, "official_tests", where)
+        StdioTest(test["input"], test["output"], checker, lines=False, cpu_seconds=limit)
+        for test in _pairs(row, "official_tests", where)
     )
     asked = question(_statement(row, where))
     extra = {"question": asked, "memory_mb": memory}

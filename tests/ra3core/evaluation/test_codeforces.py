@@ -79,7 +79,8 @@ def verifier() -> Iterator[Verifier]:
 def test_scripts_are_judged_by_official_tests(tmp_path: Path, verifier: Verifier, name: str) -> None:
     benchmark = load(tmp_path / name, [row(), row("1/B", time_limit=3.0)])
     problem = benchmark.problems[0]
-    assert problem.tests == (StdioTest("1 2\n", "3\n", "", 10.0), StdioTest("5 -7\n", "-2\n", "", 10.0))
+    expected = [("1 2\n", "3\n"), ("5 -7\n", "-2\n")]
+    assert problem.tests == tuple(StdioTest(*pair, lines=False, cpu_seconds=10.0) for pair in expected)
     right = [
         "# two numbers\nprint(sum(map(int, input().split())))\n```\n",
         "Add them.\n```python\nimport sys\na, b = map(int, sys.stdin.read().split())\nprint(a + b)\nexit()\n```",
