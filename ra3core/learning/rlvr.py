@@ -47,10 +47,6 @@ CATEGORIES: tuple[str, ...] = get_args(Category)
 HELD_OUT_STEP = 1 << 31  # the held-out completions' seed is that of a step no run reaches
 
 
-CATEGORIES: tuple[str, ...] = get_args(Category)
-HELD_OUT_STEP = 1 << 31  # the held-out completions' seed is that of a step no run reaches
-
-
 @dataclass(frozen=True)
 class Completion:
     """One sampled answer. prompt, tokens: ids, the end token left out. ended: the model ended the program itself."""
