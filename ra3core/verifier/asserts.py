@@ -19,6 +19,8 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import threading
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,13 +37,26 @@ class _Unknown(Exception):
     """Not of a form that is turned."""
 
 
+_parsing = threading.Lock()
+
+
+def parse(code: str) -> ast.Module:
+    """The syntax tree of a benchmark's own code, without the interpreter's warnings about its escape sequences."""
+    with _parsing, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ast.parse(code)
+        except SystemError:  # CPython 3.11, now and then, when another thread builds a syntax tree too
+            return ast.parse(code)
+
+
 def convert(code: str, entry_point: str) -> list[Check] | None:
     """The checks that `code` makes, in order, or None when some statement is not of a known form.
 
     code: test code, such as HumanEval's `test` or MBPP's lines of asserts.
     """
     try:
-        statements = ast.parse(code).body
+        statements = parse(code).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     names = {entry_point}
@@ -80,7 +95,7 @@ def driven(code: str, entry_point: str, setup: str = "") -> Driven | None:
     setup: code that defines what the arguments use, run after the program.
     """
     try:
-        statements = [s for s in ast.parse(code).body if not _harmless(s)]
+        statements = [s for s in parse(code).body if not _harmless(s)]
         expressions, checks = zip(*(_driven(s, i, entry_point) for i, s in enumerate(statements)), strict=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, _Unknown):
         return None
@@ -93,7 +108,7 @@ def arguments(code: str, entry_point: str) -> list[tuple[Any, ...]] | None:
     """The positional arguments of each assert's call of the entry point, or None when some are no constants."""
     found = []
     try:
-        for statement in ast.parse(code).body:
+        for statement in parse(code).body:
             for node in ast.walk(statement) if isinstance(statement, ast.Assert) else ():
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == entry_point:
                     found.append(tuple(constant(argument) for argument in node.args))

@@ -25,7 +25,7 @@ from ra3core.evaluation.benchmarks import extraction
 from ra3core.evaluation.benchmarks.base import Benchmark, Decoding, Problem
 from ra3core.evaluation.benchmarks.files import read_hub, read_rows, unique
 from ra3core.verifier import Program, Script
-from ra3core.verifier.asserts import DRIVER, convert, driven
+from ra3core.verifier.asserts import DRIVER, convert, driven, parse
 
 HUB_NAME = "google-research-datasets/mbpp"
 HUB_SPLITS = ("prompt", "test", "validation", "train")
@@ -120,8 +120,8 @@ def _problem(row: Mapping[str, Any], examples: str, where: str) -> Problem:
 def _entry_point(code: str, tests: Sequence[str], where: str) -> str:
     """The function that the tests call: the outermost name called in the first assert that the reference defines."""
     try:
-        body = ast.parse(code).body
-        calls = [node.func for node in ast.walk(ast.parse(tests[0])) if isinstance(node, ast.Call)]
+        body = parse(code).body
+        calls = [node.func for node in ast.walk(parse(tests[0])) if isinstance(node, ast.Call)]
     except (SyntaxError, ValueError, RecursionError) as error:
         raise UserError(f"{where}: field 'code' or 'test_list' is not Python ({error})") from error
     defined = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
@@ -134,7 +134,7 @@ def _entry_point(code: str, tests: Sequence[str], where: str) -> str:
 
 def _imports(code: str) -> list[str]:
     """The reference's import lines: what the tests may use of them."""
-    return [ast.unparse(node) for node in ast.parse(code).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return [ast.unparse(node) for node in parse(code).body if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def _text(row: Mapping[str, Any]) -> str:
