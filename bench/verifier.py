@@ -43,7 +43,7 @@ def ours(rows: Rows, workers: int) -> Run:
     for row in rows:
         source, tests = f"{row['prompt']}{row['canonical_solution']}\n", convert(row["test"], row["entry_point"])
         script = Script(row["prompt"], f"{row['test']}\ncheck({row['entry_point']})\n") if tests is None else None
-        programs.append(Program(source, row["entry_point"], tests or (), script))
+        programs.append(Program(source, row["entry_point"], tuple(tests or ()), script))
 
     def run() -> int:
         with Verifier(VerifierConfig(cpu_seconds=TIMEOUT), workers) as verifier:
