@@ -12,7 +12,7 @@ import yaml
 from typer.exceptions import TyperException
 
 from flows import environment
-from ra3core.config import RunConfig, load, parse
+from ra3core.config import RunConfig, VerifierConfig, load, parse
 from ra3core.errors import UserError
 
 INTERRUPTED = 130  # what typer returns after Ctrl-C
@@ -29,6 +29,17 @@ app = typer.Typer(
 Preset = Annotated[str, typer.Option(help="A name in configs/, or the path of a YAML file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as e_step.think_penalty=0.1.")]
 Workers = Annotated[int | None, typer.Option(help="Stages that run at the same time.")]
+GradingWorkers = Annotated[int | None, typer.Option(help="Programs that are judged at the same time.")]
+Ks = Annotated[
+    str | None, typer.Option("--k", metavar="K[,K]", help="Of pass@k; 1,5,10,100 as far as there are samples.")
+]
+DataFiles = Annotated[
+    list[str] | None,
+    typer.Option("--data", metavar="[NAME=]FILE", help="A benchmark's file, with its name if there are several."),
+]
+RequireIsolation = Annotated[
+    bool, typer.Option("--require-isolation", help="Refuse to run programs where a protection is missing.")
+]
 
 
 @app.command()
@@ -87,25 +98,79 @@ def data(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A folder that transformers can load, or a hub name.")],
-    benchmark: Annotated[str, typer.Option(help="Such as humaneval.")],
-    data_file: Annotated[Path, typer.Option("--data", metavar="FILE", help="The benchmark's file.")],
-    samples: Annotated[int, typer.Option(help="Completions per task.")] = 1,
-    temperature: Annotated[float, typer.Option(help="0 is greedy decoding.")] = 0.0,
+    benchmark: Annotated[str, typer.Option(metavar="NAME[,NAME]", help="Such as humaneval,mbpp:3-shot.")],
+    data_file: DataFiles = None,
+    samples: Annotated[int | None, typer.Option(help="Completions per task; the benchmark's own by default.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy; the benchmark's own by default.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many tasks.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest completion.")] = 512,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest completion; the benchmark's own.")] = None,
+    k: Ks = None,
+    workers: GradingWorkers = None,
+    require_isolation: RequireIsolation = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where samples and results go.")] = None,
 ) -> None:
-    """Sample from one model on a benchmark and grade it by its unit tests."""
-    values = {"benchmark": benchmark, "samples": samples, "temperature": temperature, "limit": limit}
-    ks = [k for k in (1, 5, 10, 100) if k <= samples]
+    """Sample from one model on benchmarks and grade it by their unit tests.
+
+    Samples are kept: with the same settings they are not drawn again, only graded where the judge has changed.
+    """
+    given = {"limit": limit, "samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
+    entry = {name: value for name, value in given.items() if value is not None} | ({"k": whole_numbers(k)} if k else {})
     settings = parse(
-        {"evaluation": values | {"max_new_tokens": max_new_tokens, "k": ks, "modes": ["free"]}}, "ra3 evaluate"
-    )
+        {
+            "evaluation": {
+                "benchmarks": [{"name": name, **entry} for name in benchmark.split(",")],
+                "modes": ["free"],
+                "verifier": {"require_isolation": require_isolation},
+            }
+        },
+        "ra3 evaluate",
+    ).evaluation
     runtime = environment.runtime()
     environment.prepare(runtime.root)
-    from flows.evaluation import evaluate_model  # imports torch
+    from flows.evaluation import data_files, evaluate_model
 
-    evaluate_model(model, data_file, settings.evaluation, out, runtime)
+    files = data_files(data_file or [], [entry.name for entry in settings.benchmarks])
+    entries = [entry.model_copy(update={"data": files.get(entry.name)}) for entry in settings.benchmarks]
+    evaluate_model(model, entries, settings, out, runtime, positive("workers", workers))
+
+
+@app.command()
+def grade(
+    benchmark: Annotated[str, typer.Argument(help="Such as humaneval, mbpp:3-shot, humaneval-plus.")],
+    samples: Annotated[Path, typer.Argument(help="JSON lines with task_id and completion or solution; may be .gz.")],
+    data_file: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE", help="The benchmark's file; the hub by default.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A result a sample; SAMPLES.results.jsonl by default.")
+    ] = None,
+    k: Ks = None,
+    workers: GradingWorkers = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad lines out instead of refusing them.")] = False,
+    output: Annotated[bool, typer.Option("--output", help="Keep what programs print in the results.")] = False,
+    require_isolation: RequireIsolation = False,
+) -> None:
+    """Grade samples of any system by a benchmark's unit tests.
+
+    An interrupted call goes on where it was.
+    """
+    runtime = environment.runtime()
+    verifier = VerifierConfig(require_isolation=require_isolation)
+    ks = whole_numbers(k) if k else None
+    from flows.evaluation import grade_file
+
+    grade_file(
+        benchmark,
+        samples,
+        data_file,
+        out,
+        verifier,
+        runtime,
+        ks=ks,
+        skip_bad=skip_bad,
+        output=output,
+        workers=positive("workers", workers),
+    )
 
 
 @app.command()
@@ -130,6 +195,21 @@ def ui(
 def as_yaml(config: RunConfig) -> str:
     """A configuration as YAML, sections in their order."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def whole_numbers(text: str) -> list[int]:
+    """The numbers in "1,5,10", each once, in order. Raises UserError for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise UserError(f"--k {text}: expected numbers above 0, such as 1,5,10")
+    return sorted({int(part) for part in parts})
+
+
+def positive(option: str, value: int | None) -> int | None:
+    """Raises UserError for a number below 1."""
+    if value is not None and value < 1:
+        raise UserError(f"--{option}: expected at least 1, found {value}")
+    return value
 
 
 def main() -> None:

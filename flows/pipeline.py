@@ -24,7 +24,7 @@ from tasks.corpus import corpus, demonstrations, rlvr_tasks
 from tasks.data import data
 from tasks.display import Display
 from tasks.e_step import e_step
-from tasks.evaluate import evaluate
+from tasks.evaluate import Asked, asked, evaluate, label
 from tasks.m_step import m_step
 from tasks.report import report
 from tasks.rlvr import rlvr
@@ -52,6 +52,7 @@ def pipeline(
     """
     config = load(preset, overrides or [])
     runtime = runtime or environment.runtime()
+    benchmarks = asked(config, runtime.root)
     with (
         Display() as display,
         Session(config, runtime, Tracking(runtime.root), display) as session,
@@ -62,13 +63,15 @@ def pipeline(
         made[f"rlvr_tasks/{config.seed}"] = problems = rlvr_tasks.submit(session, config.seed, made["data"])
         for seed in range(config.seed, config.seed + seeds):
             with tags(f"seed {seed}"):
-                made |= one_seed(session, seed, made["data"], shared, problems)
+                made |= one_seed(session, seed, made["data"], shared, problems, benchmarks)
         page = report.submit(session, config.seed, made, environment.commit(runtime.root))
         finish([*made.values(), page])
         return keep(session, page.result(), [future.state for future in [*made.values(), page]])
 
 
-def one_seed(session: Session, seed: int, data: Future, corpus: Future, problems: Future) -> dict[str, Future]:
+def one_seed(
+    session: Session, seed: int, data: Future, corpus: Future, problems: Future, benchmarks: list[Asked]
+) -> dict[str, Future]:
     """Every arm of the paper's comparison and its controls, from one seed: "stage/seed" -> artifact to come."""
     start = base.submit(session, seed, corpus)
     expert = demonstrations.submit(session, seed, data)
@@ -97,8 +100,13 @@ def one_seed(session: Session, seed: int, data: Future, corpus: Future, problems
 
     every_mode = {"base": start, "ntp": ntp, "ntp_compute": made["ntp_compute"], "ra3": ra3}
     free_only = {arm: made[arm] for arm in ("ra3_no_rl", "ntp_rlvr", "ra3_rlvr")}
-    for arm, trained in (every_mode | free_only).items():
-        made[f"evaluate_{arm}"] = evaluate.submit(session, seed, arm, trained, data, arm in every_mode, rank=LEAF)
+    for benchmark in benchmarks:
+        for arm, trained in (every_mode | free_only).items():
+            config = benchmark.config
+            if arm in free_only:
+                config = config.model_copy(update={"modes": ["free"]})
+            name, tasks = label(arm, config), benchmark.tasks or data
+            made[name] = evaluate.submit(session, seed, name, trained, tasks, config, rank=LEAF)
     return {f"{stage}/{seed}": future for stage, future in made.items()}
 
 

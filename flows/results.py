@@ -65,7 +65,8 @@ def keep(session: Session, report: Artifact, states: Sequence[State]) -> Outcome
 
 
 def headline(metrics: Metrics) -> dict[str, float]:
-    """The report's results under names that sort and compare in MLflow: pass_at_1/<arm>/<mode>/<number of steps>."""
+    """The report's results under names that sort and compare in MLflow: pass_at_1/<arm>/<mode>/<number of steps>, and
+    <benchmark>/pass_at_1/<arm> for benchmarks beside the embedded suite."""
     flat: dict[str, float] = {}
     for arm, modes in metrics["results"].items():
         for mode, score in modes.items():
@@ -77,6 +78,13 @@ def headline(metrics: Metrics) -> dict[str, float]:
             flat[f"pass_at_1/{arm}/free/steps_{number}"] = value
     for comparison, difference in metrics["differences"].items():
         flat[f"difference/{comparison}"] = difference["value"]
+    for benchmark, found in metrics["benchmarks"].items():
+        for arm, scores in found["scores"].items():
+            for title, score in scores.items():
+                name = f"{benchmark}/{title.replace('@', '_at_').replace(' ', '_')}"
+                flat[f"{name}/{arm}"] = score["value"]
+                flat[f"{name}_low/{arm}"] = score["low"]
+                flat[f"{name}_high/{arm}"] = score["high"]
     return flat
 
 

@@ -8,16 +8,32 @@ part of no key. Lengths are in tokens, log-likelihoods and penalties in nats.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from ra3core.errors import UserError
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
+
+EMBEDDED = "embedded"
+"""The benchmark that needs no file but data/, and the one whose settings stand in `evaluation` itself."""
+
+USUAL_KS = (1, 5, 10, 100)
+"""Of pass@k, as far as there are as many samples."""
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -168,10 +184,9 @@ class RLVRConfig(Section):
     lora: LoraConfig | None = None
 
 
-class EvaluationConfig(Section):
-    """Generation and grading, the same for every arm."""
+class _Sampled(Section):
+    """How completions of a benchmark's tasks are drawn and graded."""
 
-    benchmark: str = "embedded"
     limit: Positive | None = None  # tasks per number of steps
     samples: Positive = 4
     temperature: float = Field(default=0.5, ge=0)
@@ -179,14 +194,109 @@ class EvaluationConfig(Section):
     max_new_tokens: Positive = 320
     batch_size: Positive = 64
     k: list[Positive] = Field(default=[1, 4], min_length=1)
-    modes: list[Literal["free", "banned", "forced"]] = ["free", "banned", "forced"]
+    modes: list[Literal["free", "banned", "forced"]] = Field(default=["free", "banned", "forced"], min_length=1)
     verifier: VerifierConfig = VerifierConfig()  # a run fills in its own section
 
     @model_validator(mode="after")
-    def _enough_samples(self) -> EvaluationConfig:
+    def _enough_samples(self) -> Self:
         if max(self.k) > self.samples:
             raise ValueError(f"k = {max(self.k)} needs at least as many samples, found samples = {self.samples}")
         return self
+
+
+class BenchmarkConfig(_Sampled):
+    """One model on one benchmark: what a stage of the evaluation is given."""
+
+    benchmark: str = EMBEDDED
+
+    @property
+    def slug(self) -> str:
+        return slug(self.benchmark)
+
+
+class BenchmarkEntry(Section):
+    """One of `evaluation.benchmarks`; what is left out is as the benchmark is officially sampled."""
+
+    name: str  # NAME or NAME:VARIANT (ra3core/evaluation/benchmarks)
+    data: str | None = None  # the benchmark's file; none takes it from the hub
+    limit: Positive | None = None
+    samples: Positive | None = None
+    temperature: float | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_new_tokens: Positive | None = None
+    k: list[Positive] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("name")
+    @classmethod
+    def _full_name(cls, name: str) -> str:
+        """One spelling for every benchmark: humaneval+ is humaneval-plus."""
+        base, colon, variant = name.strip().partition(":")
+        return (f"{base[:-1]}-plus" if base.endswith("+") else base) + colon + variant
+
+    @model_validator(mode="after")
+    def _own_data(self) -> Self:
+        if self.name == EMBEDDED and self.data is not None:
+            raise ValueError("benchmark embedded has its tasks in data/, expected no file")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """As a person writes it: without what is left out, a name alone as text."""
+        given = {key: value for key, value in handler(self).items() if value is not None}
+        return self.name if given.keys() == {"name"} else given
+
+    @property
+    def slug(self) -> str:
+        return slug(self.name)
+
+
+class EvaluationConfig(_Sampled):
+    """Generation and grading, the same for every arm. `batch_size` and `verifier` hold for every benchmark, the rest is
+    how the embedded suite is sampled."""
+
+    benchmarks: list[BenchmarkEntry] = Field(default=[BenchmarkEntry(name=EMBEDDED)], min_length=1)
+
+    @field_validator("benchmarks", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) else value  # --set evaluation.benchmarks=embedded,humaneval
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        names = [entry.name for entry in self.benchmarks]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"benchmark {twice} is listed twice, expected each once")
+        return self
+
+    def settled(self, entry: BenchmarkEntry, official: Mapping[str, Any]) -> BenchmarkConfig:
+        """How one of the benchmarks is sampled and graded, everything filled in.
+
+        official: the benchmark's own samples, temperature, top_p and max_new_tokens; the embedded suite has none, for
+        it this section says it. Raises UserError for values that do not go together.
+        """
+        values = {name: getattr(self, name) for name in _Sampled.model_fields}
+        if entry.name != EMBEDDED:
+            values |= {**official, "limit": None, "modes": ["free"]}
+        if entry.name != EMBEDDED or entry.samples is not None:
+            values["k"] = None
+        given = {name: value for name in BenchmarkEntry.model_fields if (value := getattr(entry, name)) is not None}
+        values |= {name: value for name, value in given.items() if name in values}
+        if values["k"] is None:
+            values["k"] = [k for k in USUAL_KS if k <= values["samples"]]
+        if entry.name != EMBEDDED and values["samples"] > 1 and values["temperature"] == 0:
+            raise UserError(
+                f"{entry.name}: {values['samples']} samples of greedy decoding are all the same, "
+                "expected a temperature above 0"
+            )
+        try:
+            return BenchmarkConfig(benchmark=entry.name, **values)
+        except ValidationError as error:
+            raise UserError(f"{entry.name}: {_explain(error.errors()[0])}") from error
 
 
 class ReportConfig(Section):
@@ -226,6 +336,11 @@ class RuntimeConfig(Section):
     device: str = "cpu"
 
 
+def slug(name: str) -> str:
+    """A benchmark's name in characters that files, stages and metrics may have."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
+
+
 def preset_names() -> list[str]:
     """Names that `load` takes."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
@@ -258,11 +373,16 @@ def parse(values: Mapping[str, Any], source: str = "configuration") -> RunConfig
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "configuration"
-        what = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             raise UserError(f"{source}: unknown key {where}; {_known(where)}") from error
-        found = "" if first["type"] == "value_error" else f", found {first['input']!r}"  # ours say what they found
-        raise UserError(f"{source}: {where}: {what[0].lower() + what[1:]}{found}") from error
+        raise UserError(f"{source}: {where}: {_explain(first)}") from error
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in a few words."""
+    what = error["msg"].removeprefix("Value error, ")
+    found = "" if error["type"] == "value_error" else f", found {error['input']!r}"  # ours say what they found
+    return f"{what[0].lower() + what[1:]}{found}"
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -291,6 +411,8 @@ def _known(where: str) -> str:
     """What keys exist beside an unknown one."""
     model: type[BaseModel] = RunConfig
     for part in where.split(".")[:-1]:
+        if part.isdigit():  # an item of a list
+            continue
         annotation = model.model_fields[part].annotation
         model = next(t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel))
     return f"expected one of {', '.join(model.model_fields)}"

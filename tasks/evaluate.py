@@ -1,24 +1,82 @@
-"""Evaluation: pass@k of one arm, with the same budget for every arm."""
+"""Evaluation: pass@k of one arm on one benchmark, with the same budget for every arm.
+
+Which benchmarks, is in `evaluation.benchmarks`. The embedded suite's tasks are those of the run's data; another
+benchmark is loaded ahead of everything else, so that a wrong name or a malformed file costs no training.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
 from prefect import State
 
-from ra3core.artifacts import Artifact
+from ra3core.artifacts import Artifact, Store
+from ra3core.config import EMBEDDED, BenchmarkConfig, BenchmarkEntry, RunConfig
+from ra3core.errors import UserError
+from ra3core.evaluation import benchmarks
+from ra3core.evaluation.grading import data_digest, grading_code
 from tasks.session import Session, StageFunction, stage_task
 
 
-@stage_task("evaluate", "evaluate {arm} seed {seed}")
-def evaluate(
-    session: Session, seed: int, arm: str, model: Artifact, data: Artifact, every_mode: bool, rank: int = 0
-) -> State[Artifact]:
-    """Graded samples of `model` on the evaluation tasks in `data`.
+@dataclass(frozen=True)
+class Asked:
+    """A benchmark of a run. config: of its stage. tasks: an input of its stage; None for the run's own data."""
 
-    every_mode: decode in all configured modes (free, comments banned, first comment forced), else free only.
+    config: BenchmarkConfig
+    tasks: Artifact | None
+
+
+def asked(config: RunConfig, root: Path) -> list[Asked]:
+    """The benchmarks that a run's configuration asks for, loaded once to see that they can be.
+
+    Raises UserError for an unknown one, for a missing or malformed file, and for settings that do not go together.
     """
-    config = session.config.evaluation.model_copy(update={"verifier": session.config.verifier})
-    if not every_mode:
-        config = config.model_copy(update={"modes": ["free"]})
+    evaluation = config.evaluation.model_copy(update={"verifier": config.verifier})
+    found = []
+    for entry in evaluation.benchmarks:
+        if entry.name == EMBEDDED:
+            found.append(Asked(evaluation.settled(entry, {}), None))
+        else:
+            data = None if entry.data is None else Path(entry.data).expanduser().resolve()
+            if data is not None and not data.exists():
+                raise UserError(f"evaluation.benchmarks: {entry.name}: {data}: no such file")
+            benchmark = benchmarks.load(entry.name, data)
+            settled = evaluation.settled(entry, asdict(benchmark.decoding))
+            found.append(Asked(settled, _external(entry, data, benchmark, root)))
+    return found
+
+
+def label(arm: str, benchmark: BenchmarkConfig) -> str:
+    """What the stage is called: evaluate_ra3, evaluate_ra3:humaneval."""
+    return f"evaluate_{arm}" + ("" if benchmark.benchmark == EMBEDDED else f":{benchmark.slug}")
+
+
+@stage_task("evaluate", "{label} seed {seed}")
+def evaluate(
+    session: Session, seed: int, label: str, model: Artifact, tasks: Artifact, config: BenchmarkConfig, rank: int = 0
+) -> State[Artifact]:
+    """Graded samples of `model` on a benchmark.
+
+    tasks: the run's data, or what `asked` made of the benchmark's file.
+    """
     function = StageFunction("ra3core.evaluation.evaluate", "evaluate")
-    inputs = {"model": model, "tasks": data}
-    return session.stage("evaluate", function, config, inputs, label=f"evaluate_{arm}", seed=seed, rank=rank)
+    inputs = {"model": model, "tasks": tasks}
+    return session.stage("evaluate", function, config, inputs, label=label, seed=seed, rank=rank)
+
+
+def _external(entry: BenchmarkEntry, data: Path | None, benchmark: benchmarks.Benchmark, root: Path) -> Artifact:
+    """A benchmark as an input: a folder below artifacts/external/ with a link to its file, and room for the expected
+    outputs that it computes. Its digest is that of the content, and of the code that grades this benchmark."""
+    content = [entry.name, data_digest(benchmark, data), grading_code(benchmark)]
+    digest = hashlib.sha256("/".join(content).encode()).hexdigest()
+    home = root / "artifacts" / "external" / digest[:16]
+    home.mkdir(parents=True, exist_ok=True)
+    if data is not None:
+        suffixes = data.suffixes[-2:] if data.suffix == ".gz" else data.suffixes[-1:]
+        link = home / f"data{''.join(suffixes)}"
+        if not link.is_symlink() or link.resolve() != data:
+            link.unlink(missing_ok=True)
+            link.symlink_to(data, target_is_directory=data.is_dir())
+    return Store.external(entry.slug, home, digest)

@@ -1,122 +1,176 @@
 """Evaluation: sample completions, judge them by unit tests, report pass@k with intervals.
 
 The paper reports pass@1 and pass@5 on HumanEval, MBPP and their plus versions. Here every arm gets the same tokens to
-spend, each number its bootstrap interval over problems, and each arm is decoded in up to three modes
-(ra3core/evaluation/samples.py).
+spend, each number its bootstrap interval over problems, and on the embedded suite each arm is decoded in up to three
+modes (ra3core/evaluation/samples.py); other benchmarks are sampled the way they officially are.
+
+Samples are drawn in chunks; a chunk is kept as it was drawn, and again when it is graded. So a killed evaluation goes
+on where it was, and samples outlive a change of the verifier: they are graded again, not drawn again.
 
 Alone: ``ra3 evaluate MODEL --benchmark humaneval --data HumanEval.jsonl.gz``
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ra3core.config import EvaluationConfig
-from ra3core.errors import UserError
+from ra3core.config import EMBEDDED, BenchmarkConfig
 from ra3core.evaluation import benchmarks
-from ra3core.evaluation.benchmarks import Benchmark, Problem
-from ra3core.evaluation.samples import Mode, Sample, Sampler, chunk_seed, flat, summarise
+from ra3core.evaluation.benchmarks import (
+    Benchmark,
+    Problem,
+    embedded,  # by name: its code is part of this stage's
+)
+from ra3core.evaluation.grading import Grader, Pending, data_digest, grading_code, unconfined
+from ra3core.evaluation.results import Mode, Sample, flat, summarise
+from ra3core.evaluation.samples import Sampler, chunk_seed
 from ra3core.lm.models import load_model, load_tokenizer
 from ra3core.stage import Context, Metrics
-from ra3core.verifier import WORKERS, Program, Verdict, Verifier
+from ra3core.verifier import WORKERS
 
 SAMPLES, RESULTS = "samples.jsonl", "results.json"
+DATA, PREPARED = "data", "prepared"
 _BATCHES = 4  # generation batches in a chunk: enough to sort by length, few enough to lose when killed
 
 
-def evaluate(config: EvaluationConfig, context: Context) -> Metrics:
-    """Evaluate inputs["model"]/model on config.benchmark, the embedded one from inputs["tasks"].
+def evaluate(config: BenchmarkConfig, context: Context) -> Metrics:
+    """Evaluate inputs["model"]/model on a benchmark.
+
+    inputs["tasks"]: the data folder for the embedded suite; for another benchmark a folder with its file, named data
+    and what its format is called (data.jsonl.gz; none: from the hub), where expected outputs are kept, too.
 
     Writes samples.jsonl (a graded sample a line) and results.json (`summarise`). Metrics: pass@k by mode and number of
     steps, comment figures, tokens (prompt and new, every sample). Finished chunks survive in context.scratch.
     """
-    folder = context.inputs["model"] / "model"
-    benchmark = benchmarks.load(config.benchmark, context.inputs["tasks"] if config.benchmark == "embedded" else None)
-    results, samples = _evaluate(folder, benchmark, config, context)
-    return {**flat(results), "tokens": sum(s.tokens for s in samples), "train_tokens": 0, "samples": len(samples)}
+    model = Model(context.inputs["model"] / "model", context.device)
+    tasks = context.inputs["tasks"]
+    if config.benchmark == EMBEDDED:
+        benchmark, data, prefix = embedded.load(tasks, ""), None, ""
+    else:
+        data = next(iter(sorted(tasks.glob(f"{DATA}*"))), None)
+        benchmark, prefix = benchmarks.load(config.benchmark, data), config.slug
+    results, samples = _evaluate(model, benchmark, config, context, data, tasks / PREPARED)
+    tokens = sum(sample.tokens for sample in samples)
+    return {**flat(results, prefix), "tokens": tokens, "train_tokens": 0, "samples": len(samples)}
+
+
+class Model:
+    """A causal language model that is loaded when it is first needed: samples that are there need none.
+
+    identity: what tells it from others; where it lies, by default.
+    """
+
+    def __init__(self, source: str | Path, device: str = "cpu", identity: str = "") -> None:
+        self.source, self.device, self.identity = source, device, identity or str(source)
+
+    @functools.cached_property
+    def loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Raises UserError when it cannot be loaded."""
+        tokenizer = load_tokenizer(self.source)
+        return load_model(self.source, self.device), tokenizer
 
 
 def evaluate_benchmark(
-    model_source: str,
-    benchmark: str,
-    data: Path | None,
-    config: EvaluationConfig,
+    model: Model,
+    benchmark: Benchmark,
+    config: BenchmarkConfig,
     out: Path,
     context: Context | None = None,
+    *,
+    data: Path | None = None,
+    cache: Path | None = None,
+    workers: int = WORKERS,
 ) -> dict[str, Any]:
-    """`ra3 evaluate`: any model that AutoModelForCausalLM loads, on any benchmark; returns what results.json holds.
+    """`ra3 evaluate`: any model on any benchmark; returns what results.json holds.
 
-    out: gets samples.jsonl and results.json; an interrupted call goes on there, with the same settings only.
+    out: gets samples.jsonl and results.json, and keeps what was drawn: samples of the same model, prompts and sampling
+    are not drawn again. data: the benchmark's file. cache: for expected outputs.
     context: seed, threads, device and log (its folders are not used).
-    Raises UserError for an unknown benchmark, missing or malformed data, or a model that cannot be loaded.
+    Raises UserError for a model that cannot be loaded.
     """
-    loaded = benchmarks.load(benchmark, data)
-    scratch = out / "chunks"
-    context = replace(context or Context({}, out, scratch), out=out, scratch=scratch)
-    settings = {"model": model_source, "benchmark": benchmark, "seed": context.seed, **config.model_dump(mode="json")}
-    scratch.mkdir(parents=True, exist_ok=True)
-    note = scratch / "settings.json"
-    if note.is_file() and json.loads(note.read_text()) != settings:
-        raise UserError(f"{out}: holds samples of other settings, expected an empty folder or the same settings")
-    _write(note, json.dumps(settings, indent=1))
-    results, _ = _evaluate(model_source, loaded, config, context)
+    context = context or Context({}, out, out)
+    prompts = [[problem.id, benchmark.prompt(problem)] for problem in limited(benchmark.problems, config.limit)]
+    drawn_by = [model.identity, prompts, benchmark.stop, context.seed, config.samples, config.temperature]
+    drawn_by += [config.top_p, config.max_new_tokens, config.batch_size]
+    chunks = out / "chunks" / hashlib.sha256(json.dumps(drawn_by).encode()).hexdigest()[:16]
+    context = replace(context, out=out, scratch=chunks)
+    results, _ = _evaluate(model, benchmark, config, context, data, cache or out / PREPARED, workers)
     return results
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Problems that are sampled and graded together; kept as one file when done."""
+    """Problems that are sampled and graded together; a file when drawn, another when graded."""
 
     mode: Mode
     number: int
     problems: Sequence[Problem]
+    folder: Path
 
     @property
-    def file(self) -> str:
-        return f"{self.mode}-{self.number:05d}.jsonl"
+    def drawn(self) -> Path:
+        return self.folder / f"{self.mode}-{self.number:05d}.jsonl"
+
+    @property
+    def graded(self) -> Path:
+        return self.folder / f"{self.mode}-{self.number:05d}.graded.jsonl"
 
 
 def _evaluate(
-    model_source: str | Path, benchmark: Benchmark, config: EvaluationConfig, context: Context
+    model: Model,
+    benchmark: Benchmark,
+    config: BenchmarkConfig,
+    context: Context,
+    data: Path | None,
+    cache: Path,
+    workers: int = WORKERS,
 ) -> tuple[dict[str, Any], list[Sample]]:
     torch.set_num_threads(context.threads)
     context.out.mkdir(parents=True, exist_ok=True)
     context.scratch.mkdir(parents=True, exist_ok=True)
-    tokenizer = load_tokenizer(model_source)
-    sampler = Sampler(load_model(model_source, context.device), tokenizer, benchmark)
     problems = limited(benchmark.problems, config.limit)
-    chunks = list(_chunks(problems, config))
-    done = sum(len(chunk.problems) for chunk in chunks if (context.scratch / chunk.file).is_file())
-    total = len(problems) * len(config.modes)
-    with (
-        Verifier(config.verifier, WORKERS) as verifier,
-        context.log.progress(f"evaluation on {benchmark.name}", total, done) as advance,
-    ):
-        if verifier.missing:
-            context.log.message(f"programs run without {', '.join(verifier.missing)}: this machine refuses it")
-        waiting: _Graded | None = None
-        for chunk in chunks:
-            if (context.scratch / chunk.file).is_file():
-                continue
-            samples = sampler.draw(
-                chunk.problems, chunk.mode, config, chunk_seed(context.seed, chunk.mode, chunk.number)
-            )
-            graded = _Graded(chunk, samples, benchmark, verifier)  # judged while the next chunk is drawn
+    chunks = list(_chunks(problems, config, context.scratch))
+    _forget_other_grades(benchmark, data, config, context.scratch)
+    missing = [chunk for chunk in chunks if not chunk.graded.is_file()]
+    _tell_what_is_kept(chunks, config.samples, context)
+
+    @functools.cache
+    def sampler() -> Sampler:
+        return Sampler(*model.loaded, benchmark)
+
+    if missing:
+        if not all(chunk.drawn.is_file() for chunk in missing):
+            sampler()  # a model that cannot be loaded is told at once
+        total, done = len(problems) * len(config.modes), sum(len(c.problems) for c in chunks if c not in missing)
+        with (
+            Grader(benchmark, config.verifier, cache, workers, [problem.id for problem in problems]) as grader,
+            context.log.progress("tasks", total, done) as advance,
+        ):
+            if grader.missing:
+                context.log.message(unconfined(grader.missing))
+            waiting: _Graded | None = None
+            for chunk in missing:
+                samples = _drawn(chunk, sampler, config, context.seed)
+                graded = _Graded(chunk, samples, grader)  # judged while the next chunk is drawn
+                if waiting is not None:
+                    advance(waiting.save())
+                waiting = graded
             if waiting is not None:
-                advance(waiting.save(context.scratch))
-            waiting = graded
-        if waiting is not None:
-            advance(waiting.save(context.scratch))
-    samples = [sample for chunk in chunks for sample in _read(context.scratch / chunk.file)]
+                advance(waiting.save())
+    samples = [sample for chunk in chunks for sample in _read(chunk.graded)]
     _write(context.out / SAMPLES, "".join(json.dumps(asdict(sample)) + "\n" for sample in samples))
-    results = summarise(samples, config.k, context.seed)
+    sampling = {name: getattr(config, name) for name in ("samples", "temperature", "top_p", "max_new_tokens")}
+    head = {"benchmark": config.benchmark, "variant": benchmark.variant, "sampling": sampling}
+    results = summarise(samples, config.k, context.seed, head)
     _write(context.out / RESULTS, json.dumps(results, indent=1) + "\n")
     return results, samples
 
@@ -132,36 +186,78 @@ def limited(problems: Sequence[Problem], limit: int | None) -> list[Problem]:
     return kept
 
 
-def _chunks(problems: Sequence[Problem], config: EvaluationConfig) -> Iterator[_Chunk]:
+def _chunks(problems: Sequence[Problem], config: BenchmarkConfig, folder: Path) -> Iterator[_Chunk]:
     size = max(1, _BATCHES * config.batch_size // config.samples)
     for mode in config.modes:
         for number, start in enumerate(range(0, len(problems), size)):
-            yield _Chunk(mode, number, problems[start : start + size])
+            yield _Chunk(mode, number, problems[start : start + size], folder)
+
+
+def _forget_other_grades(benchmark: Benchmark, data: Path | None, config: BenchmarkConfig, folder: Path) -> None:
+    """Remove graded chunks when tests, limits or the judge's code are not those that graded them."""
+    limits = config.verifier.model_dump(mode="json", exclude={"require_isolation"})
+    graded_by = json.dumps([data_digest(benchmark, data), limits, grading_code(benchmark)])
+    note = folder / "graded_by.json"
+    if not note.is_file() or note.read_text() != graded_by:
+        for file in folder.glob("*.graded.jsonl"):
+            file.unlink()
+        _write(note, graded_by)
+
+
+def _tell_what_is_kept(chunks: Sequence[_Chunk], samples: int, context: Context) -> None:
+    def count(found: Sequence[_Chunk]) -> int:
+        return samples * sum(len(chunk.problems) for chunk in found)
+
+    drawn = [chunk for chunk in chunks if chunk.drawn.is_file()]
+    kept, again, missing = (
+        count(drawn),
+        count([c for c in drawn if not c.graded.is_file()]),
+        count(chunks) - count(drawn),
+    )
+    if kept:
+        text = f"{kept} samples kept"
+        if again:
+            text += f", {'' if again == kept else f'{again} of them '}graded again"
+        context.log.message(text + (f", {missing} to draw" if missing else ""))
+
+
+def _drawn(chunk: _Chunk, sampler: Callable[[], Sampler], config: BenchmarkConfig, seed: int) -> list[Sample]:
+    """A chunk's samples, not graded."""
+    if chunk.drawn.is_file():
+        return _read(chunk.drawn)
+    samples = sampler().draw(chunk.problems, chunk.mode, config, chunk_seed(seed, chunk.mode, chunk.number))
+    _write(chunk.drawn, "".join(json.dumps(asdict(sample)) + "\n" for sample in samples))
+    return samples
 
 
 class _Graded:
     """Samples before the judge; equal completions of a problem are judged once."""
 
-    def __init__(self, chunk: _Chunk, samples: Sequence[Sample], benchmark: Benchmark, verifier: Verifier) -> None:
+    def __init__(self, chunk: _Chunk, samples: Sequence[Sample], grader: Grader) -> None:
         self.chunk, self.samples = chunk, samples
-        problems = {problem.id: problem for problem in chunk.problems}
-        self.verdicts: dict[tuple[str, str], Future[Verdict]] = {}
+        self.grades: dict[tuple[str, str], Pending] = {}
         for sample in samples:
             key = (sample.task_id, sample.completion)
-            if key not in self.verdicts:
-                program: Program = benchmark.program(problems[sample.task_id], sample.completion)
-                self.verdicts[key] = verifier.submit(program)
+            if key not in self.grades:
+                self.grades[key] = grader.submit(*key)
 
-    def save(self, folder: Path) -> int:
+    def save(self) -> int:
         """Wait for the verdicts and keep the chunk; returns its number of problems."""
         lines = []
         for sample in self.samples:
-            verdict = self.verdicts[sample.task_id, sample.completion].result()
+            grade = self.grades[sample.task_id, sample.completion].result()
             graded = replace(
-                sample, passed=verdict.passed, category=verdict.category, detail=verdict.detail, weak=verdict.weak
+                sample,
+                passed=grade.passed,
+                category=grade.category,
+                detail=grade.detail,
+                weak=grade.weak,
+                tests=grade.tests,
+                tests_passed=grade.tests_passed,
+                base=grade.base,
             )
             lines.append(json.dumps(asdict(graded)) + "\n")
-        _write(folder / self.chunk.file, "".join(lines))
+        _write(self.chunk.graded, "".join(lines))
         return len(self.chunk.problems)
 
 

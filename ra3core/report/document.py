@@ -11,17 +11,17 @@ from ra3core.report.blocks import Block, Document, Example, Heading, Paragraph, 
 from ra3core.report.figures import Line, Panel, Point
 from ra3core.report.findings import DECODING, MAIN, Finding, findings, not_run, order, uncertainty
 from ra3core.report.inputs import Curve, Run
-from ra3core.report.scores import Contender, Score, Scores
+from ra3core.report.scores import Benchmark, Contender, Score, Scores
 from ra3core.report.style import AFTER_RLVR, ARMS, BY_NAME, MID_TRAINING, MODES, Arm
 
 
-def compose(config: ReportConfig, run: Run, scores: Scores) -> Document:
+def compose(config: ReportConfig, run: Run, scores: Scores, benchmarks: Sequence[Benchmark]) -> Document:
     """The whole report."""
     main, decoding = findings(scores, MAIN), findings(scores, DECODING)
     name = str(config.settings.get("name", "run"))
     blocks: list[Block] = [
         *_findings(run, main, decoding),
-        *_results(run, scores),
+        *_results(run, scores, benchmarks),
         *_curves(run),
         *_examples(config, run),
         *_cost(run),
@@ -82,7 +82,9 @@ def _any_config(run: Run, stage: str) -> dict[str, object]:
 def _findings(run: Run, main: Sequence[Finding], decoding: Sequence[Finding]) -> list[Block]:
     blocks: list[Block] = [Heading("What was shown, what was not", "findings")]
     if not main:
-        blocks.append(Paragraph("No two arms that this report compares were evaluated, so that nothing is claimed."))
+        where = " on the embedded suite" if run.benchmarks else ""
+        text = f"No two arms that this report compares were evaluated{where}, so that nothing is claimed."
+        blocks.append(Paragraph(text))
     else:
         blocks.append(Paragraph(uncertainty(run)))
     statements = [finding.statement for finding in main]
@@ -132,10 +134,13 @@ def _forest(run: Run, groups: Sequence[Sequence[Finding]]) -> Picture:
 # -- 2: results --------------------------------------------------------------------------------------------------------
 
 
-def _results(run: Run, scores: Scores) -> list[Block]:
-    if not run.evaluations:
-        return [Heading("Results", "results"), Paragraph("No model was evaluated.")]
+def _results(run: Run, scores: Scores, benchmarks: Sequence[Benchmark]) -> list[Block]:
     blocks: list[Block] = [Heading("Results", "results")]
+    others: list[Block] = [tables.benchmarks(benchmarks)] if benchmarks else []
+    if not run.evaluations:
+        return [*blocks, *(others or [Paragraph("No model was evaluated.")])]
+    if others:
+        others.insert(0, Heading("Other benchmarks", "benchmarks", level=3))
     blocks += [tables.results(scores, k) for k in scores.ks]
     groups = [*(str(steps) for steps in scores.steps), "all"]
     panels = []
@@ -166,7 +171,7 @@ def _results(run: Run, scores: Scores) -> list[Block]:
             )
         )
     blocks.append(tables.endings(run))
-    return blocks
+    return [*blocks, *others]
 
 
 def _by_group(scores: Scores, arm: Arm) -> dict[str, Point]:

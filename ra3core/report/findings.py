@@ -200,7 +200,8 @@ def _shared(run: Run) -> str:
 
 def not_run(run: Run) -> str | None:
     """A sentence on the arms without an evaluation; None when all are there."""
-    missing = [arm.label for arm in ARMS if arm.name not in run.evaluations]
+    evaluated = {arm for found in (run.evaluations, *run.benchmarks.values()) for arm in found}
+    missing = [arm.label for arm in ARMS if arm.name not in evaluated]
     if not missing:
         return None
     return f"Not run, and absent from every table and figure: {_enumerate(missing)}."

@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ra3core.artifacts import MANIFEST, Manifest
+from ra3core.config import EMBEDDED
 from ra3core.errors import UserError
 from ra3core.report.style import ARMS
 from ra3core.stage import METRICS_FILE, read_metrics
@@ -104,6 +105,8 @@ class Evaluation:
 
     counts: mode -> task id -> (samples n, passed c). steps: task id -> steps of its plan.
     categories: mode -> how its samples ended. comments: mode -> comment lines per completion.
+    benchmark, variant: what was asked, and by which convention. base: `counts` of the benchmark's original tests alone,
+    where it has others.
     """
 
     counts: Mapping[str, Mapping[str, tuple[int, int]]]
@@ -111,6 +114,13 @@ class Evaluation:
     ks: tuple[int, ...]
     categories: Mapping[str, Counter[str]]
     comments: Mapping[str, float]
+    benchmark: str = ""
+    variant: str = ""
+    base: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
+
+
+Evaluations = dict[str, dict[int, Evaluation]]
+"""Arm -> seed -> graded samples."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +145,9 @@ class Run:
         """Stages in the order in which the pipeline runs them."""
         rounds = [f"{kind}_{r}" for r in range(1, self.rounds + 1) for kind in ("e_step", "bootstrap", "m_step")]
         known = [*ORDER, *rounds, "bootstrap_no_rl", "ra3_no_rl", "ntp_rlvr", "ra3_rlvr"]
-        known += [f"{EVALUATE}{arm.name}" for arm in ARMS]
+        known += [
+            f"{EVALUATE}{arm.name}{suffix}" for suffix in ("", *(f":{b}" for b in self.benchmarks)) for arm in ARMS
+        ]
         rest = sorted(stage for stage in self.stages if stage not in known)
         return tuple(stage for stage in [*known, *rest] if stage in self.stages)
 
@@ -168,13 +180,24 @@ class Run:
         return Curve(np.concatenate(steps), np.concatenate([c.values for c in found], axis=1), tuple(starts[1:]))
 
     @cached_property
-    def evaluations(self) -> dict[str, dict[int, Evaluation]]:
-        """Arm -> seed -> graded samples."""
-        return {
-            stage.removeprefix(EVALUATE): {seed: _evaluation(run) for seed, run in sorted(runs.items())}
-            for stage, runs in self.stages.items()
-            if stage.startswith(EVALUATE)
-        }
+    def evaluations(self) -> Evaluations:
+        """The embedded suite's."""
+        return self._evaluated.get("", {})
+
+    @cached_property
+    def benchmarks(self) -> dict[str, Evaluations]:
+        """Those of other benchmarks, by the name that stages have for them."""
+        return {name: found for name, found in self._evaluated.items() if name}
+
+    @cached_property
+    def _evaluated(self) -> dict[str, Evaluations]:
+        found: dict[str, Evaluations] = {}
+        for stage, runs in self.stages.items():
+            if stage.startswith(EVALUATE):
+                arm, _, benchmark = stage.removeprefix(EVALUATE).partition(":")
+                seeds = {seed: _evaluation(run) for seed, run in sorted(runs.items())}
+                found.setdefault(benchmark, {})[arm] = seeds
+        return found
 
     def in_several_modes(self, arm: str) -> bool:
         """Whether an arm was decoded in more than one way."""
@@ -196,7 +219,7 @@ def load(inputs: Mapping[str, Path]) -> Run:
         if name == "data":
             data = Path(folder)
             continue
-        match = re.fullmatch(r"(\w+)/(\d+)", name)
+        match = re.fullmatch(r"(\w+(?::[\w.-]+)?)/(\d+)", name)
         if not match:
             raise UserError(f"report input {name!r}: expected a name such as ntp/0 (stage/seed)")
         stage, seed = match[1], int(match[2])
@@ -222,9 +245,7 @@ def _evaluation(run: StageRun) -> Evaluation:
     results = run.json("results.json")
     if not isinstance(results, dict) or "per_task" not in results:
         raise UserError(f"{run.folder / 'results.json'}: expected the results of {run.stage} with per_task counts")
-    counts = {
-        mode: {task: (int(n), int(c)) for task, (n, c) in tasks.items()} for mode, tasks in results["per_task"].items()
-    }
+    counts, base = _counts(results["per_task"]), _counts(results.get("per_task_base", {}))
     steps: dict[str, int] = {}
     categories: dict[str, Counter[str]] = {mode: Counter() for mode in counts}
     comments: Counter[str] = Counter()
@@ -236,7 +257,20 @@ def _evaluation(run: StageRun) -> Evaluation:
     samples = {mode: sum(category.values()) for mode, category in categories.items()}
     fewest = min((n for tasks in counts.values() for n, _ in tasks.values()), default=0)
     ks = tuple(k for k in run.manifest.config.get("k", [1]) if k <= fewest)
-    return Evaluation(counts, steps, ks, categories, {mode: comments[mode] / n for mode, n in samples.items() if n > 0})
+    return Evaluation(
+        counts,
+        steps,
+        ks,
+        categories,
+        {mode: comments[mode] / n for mode, n in samples.items() if n > 0},
+        results.get("benchmark", EMBEDDED),
+        results.get("variant", ""),
+        base,
+    )
+
+
+def _counts(per_task: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[str, dict[str, tuple[int, int]]]:
+    return {mode: {task: (int(n), int(c)) for task, (n, c) in tasks.items()} for mode, tasks in per_task.items()}
 
 
 def _samples(path: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,8 @@ Alone: `ra3 run` writes it last; from Python, with the folders of the artifacts 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ra3core.config import ReportConfig
 from ra3core.errors import UserError
 from ra3core.report import markdown, page
@@ -18,7 +20,7 @@ from ra3core.report.blocks import Picture
 from ra3core.report.document import compose
 from ra3core.report.findings import DECODING, MAIN, findings
 from ra3core.report.inputs import load
-from ra3core.report.scores import Contender, Scores
+from ra3core.report.scores import Benchmark, Contender, Scores, benchmarks
 from ra3core.stage import Context, Metrics
 
 
@@ -32,7 +34,8 @@ def report(config: ReportConfig, context: Context) -> Metrics:
     if not run.stages:
         raise UserError("report: expected at least one artifact of a run, found none")
     scores = Scores(run, config.resamples)
-    document = compose(config, run, scores)
+    others = benchmarks(run, config.resamples)
+    document = compose(config, run, scores, others)
     context.out.mkdir(parents=True, exist_ok=True)
     (context.out / "report.html").write_text(page.render(document), encoding="utf-8")
     (context.out / "report.md").write_text(markdown.render(document), encoding="utf-8")
@@ -40,15 +43,16 @@ def report(config: ReportConfig, context: Context) -> Metrics:
         if isinstance(block, Picture):
             (context.out / f"{block.name}.png").write_bytes(block.png)
             (context.out / f"{block.name}.svg").write_bytes(block.svg)
-    return summary(scores)
+    return summary(scores, others)
 
 
-def summary(scores: Scores) -> Metrics:
+def summary(scores: Scores, others: Sequence[Benchmark] = ()) -> Metrics:
     """The numbers of the page that other programs want; all shares.
 
     results: arm -> decoding mode -> pass@1 (value, low, high). by_steps: arm -> number of steps -> pass@1, decoding
-    free. differences: comparison -> value, low, high, verdict, label,
-    comparison (short), sentence.
+    free. differences: comparison -> value, low, high, verdict, label, comparison (short), sentence.
+    benchmarks: those beside the embedded suite -> name, variant, and scores: arm -> "pass@1" and so on, "base pass@1"
+    where there are original tests -> value, low, high, tasks.
     """
     results: dict[str, dict[str, dict[str, float]]] = {}
     by_steps: dict[str, dict[str, float]] = {}
@@ -73,4 +77,20 @@ def summary(scores: Scores) -> Metrics:
         }
         for finding in findings(scores, [*MAIN, *DECODING])
     }
-    return {"results": results, "by_steps": by_steps, "differences": differences}
+    return {
+        "results": results,
+        "by_steps": by_steps,
+        "differences": differences,
+        "benchmarks": {one.slug: _benchmark(one) for one in others},
+    }
+
+
+def _benchmark(one: Benchmark) -> Metrics:
+    found: dict[str, dict[str, Metrics]] = {}
+    for arm in one.scores.evaluations:
+        for title, scores, k in one.columns:
+            score = scores.score(Contender(arm), k)
+            if score is not None:
+                values = {"value": score.value, "low": score.low, "high": score.high, "tasks": score.tasks}
+                found.setdefault(arm, {})[title] = values
+    return {"name": one.name, "variant": one.variant, "scores": found}

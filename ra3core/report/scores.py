@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ra3core import statistics
-from ra3core.report.inputs import Evaluation, Run
+from ra3core.report.inputs import Evaluation, Evaluations, Run
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a run; `resamples` bootstrap draws behind every interval. Each is computed once."""
+    """Scores of a run; `resamples` bootstrap draws behind every interval. Each is computed once.
+
+    benchmark: one of run.benchmarks, else the embedded suite. base: count the benchmark's original tests alone.
+    """
 
     run: Run
     resamples: int
+    benchmark: str = ""
+    base: bool = False
     _done: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -120,18 +125,26 @@ class Scores:
         )
 
     @property
+    def evaluations(self) -> Evaluations:
+        """Those that the scores are made from."""
+        return self.run.benchmarks[self.benchmark] if self.benchmark else self.run.evaluations
+
+    @property
     def _evaluations(self) -> list[Evaluation]:
-        return [one for seeds in self.run.evaluations.values() for one in seeds.values()]
+        return [one for seeds in self.evaluations.values() for one in seeds.values()]
 
     def _seeds(self, contender: Contender) -> dict[int, Evaluation]:
-        seeds = self.run.evaluations.get(contender.arm, {})
-        return {seed: one for seed, one in seeds.items() if contender.mode in one.counts}
+        seeds = self.evaluations.get(contender.arm, {})
+        return {seed: one for seed, one in seeds.items() if contender.mode in self._counts(one)}
+
+    def _counts(self, evaluation: Evaluation) -> Mapping[str, Mapping[str, tuple[int, int]]]:
+        return evaluation.base if self.base else evaluation.counts
 
     def _values(self, evaluation: Evaluation, mode: str, k: int, steps: int | None) -> dict[str, float]:
         """Task -> unbiased estimate of pass@k from its n samples, c of which passed."""
         kept = {
             task: (n, c)
-            for task, (n, c) in evaluation.counts[mode].items()
+            for task, (n, c) in self._counts(evaluation)[mode].items()
             if n >= k and (steps is None or evaluation.steps[task] == steps)
         }
         samples, correct = ([counts[i] for counts in kept.values()] for i in (0, 1))
@@ -140,6 +153,37 @@ class Scores:
     def _matrix(self, values: Mapping[int, Mapping[str, float]]) -> np.ndarray | None:
         tasks = _common_tasks(list(values.values()))
         return _stack(values, tasks) if tasks else None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark beside the embedded suite. name: as the configuration has it. variant: its convention in words."""
+
+    slug: str
+    name: str
+    variant: str
+    scores: Scores
+    base: Scores | None
+
+    @property
+    def columns(self) -> list[tuple[str, Scores, int]]:
+        """(title, scores, k) of its figures, such as pass@1; ahead of each that of the original tests alone."""
+        found = []
+        for k in self.scores.ks:
+            if self.base is not None:
+                found.append((f"base pass@{k}", self.base, k))
+            found.append((f"pass@{k}", self.scores, k))
+        return found
+
+
+def benchmarks(run: Run, resamples: int) -> list[Benchmark]:
+    """Every benchmark of a run beside the embedded suite."""
+    found = []
+    for slug, evaluations in run.benchmarks.items():
+        one = next(one for seeds in evaluations.values() for one in seeds.values())
+        base = Scores(run, resamples, slug, base=True) if one.base else None
+        found.append(Benchmark(slug, one.benchmark, one.variant, Scores(run, resamples, slug), base))
+    return found
 
 
 def _common_tasks(values: list[dict[str, float]] | list[Mapping[str, float]]) -> list[str]:

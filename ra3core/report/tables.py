@@ -11,7 +11,7 @@ from typing import Any
 from ra3core.report.blocks import Cell, Row, Table, cells
 from ra3core.report.findings import percent
 from ra3core.report.inputs import EVALUATE, Run
-from ra3core.report.scores import Contender, Score, Scores
+from ra3core.report.scores import Benchmark, Contender, Score, Scores
 from ra3core.report.style import AFTER_RLVR, ARMS, MODES, Arm
 
 ABSENT = "–"
@@ -24,10 +24,7 @@ def results(scores: Scores, k: int) -> Table:
     for arm in _evaluated(scores.run):
         row = [Cell(_label(scores.run, arm))]
         for steps in (*scores.steps, None):
-            contender = Contender(arm.name)
-            difference = scores.difference(contender, _reference(arm), k, steps)
-            sign = difference.sign if difference is not None and contender != _reference(arm) else 0
-            row.append(_cell(scores.score(contender, k, steps), SIGNS[sign]))
+            row.append(_cell(scores.score(Contender(arm.name), k, steps), _mark(scores, arm, k, steps)))
         rows.append(Row(tuple(row), color=arm.color, rule=arm is AFTER_RLVR[0]))
     columns = ("Arm", *(f"{steps} steps" for steps in scores.steps), "all tasks")
     grouped = ", by the number of steps of the task's plan" if scores.steps else ""
@@ -54,6 +51,30 @@ def decoding(run: Run, scores: Scores, modes: Sequence[str]) -> Table:
         "pass@1 in percent over all tasks under three ways of decoding, with 95 % intervals, and the mean number of "
         "comment lines in a completion when decoding is free.",
         ("Arm", *(MODES[mode] for mode in modes), "comments written"),
+        tuple(rows),
+    )
+
+
+def benchmarks(found: Sequence[Benchmark]) -> Table:
+    """pass@k of every arm on the benchmarks beside the embedded suite, decoding free."""
+    run = found[0].scores.run
+    rows = []
+    for arm in ARMS:
+        if not any(arm.name in one.scores.evaluations for one in found):
+            continue
+        row = [Cell(arm.label)]
+        for one in found:
+            row += [_cell(scores.score(Contender(arm.name), k), _mark(scores, arm, k)) for _, scores, k in one.columns]
+        rows.append(Row(tuple(row), color=arm.color, rule=arm is AFTER_RLVR[0] and bool(rows)))
+    columns = [f"{one.name} {title}" for one in found for title, _, _ in one.columns]
+    seeds = "" if len(run.seeds) == 1 else " and seeds"
+    conventions = "; ".join(f"{one.name}: {one.variant}" for one in found)
+    base = " A plus benchmark's base score counts its original tests alone." if any(one.base for one in found) else ""
+    return Table(
+        "benchmarks",
+        f"Other benchmarks, in percent, decoding free, with 95 % intervals over problems{seeds}. {conventions}.{base} "
+        "▲ above, ▼ below data-matched NTP (after RLVR: NTP, then RLVR), where the paired 95 % interval excludes zero.",
+        ("Arm", *columns),
         tuple(rows),
     )
 
@@ -278,10 +299,9 @@ def decontamination(run: Run) -> Table | None:
 def stage_title(stage: str, run: Run) -> str:
     """How a stage is called in tables."""
     if stage.startswith(EVALUATE):
-        arm = next(
-            (arm.label for arm in ARMS if arm.name == stage.removeprefix(EVALUATE)), stage.removeprefix(EVALUATE)
-        )
-        return f"Evaluation: {arm}"
+        name, _, benchmark = stage.removeprefix(EVALUATE).partition(":")
+        arm = next((arm.label for arm in ARMS if arm.name == name), name)
+        return f"Evaluation{' on ' if benchmark else ''}{benchmark}: {arm}"
     kind, _, number = stage.rpartition("_")
     titles = {"e_step": "E-step", "bootstrap": "Bootstrap", "m_step": "M-step"}
     if kind in titles and number.isdigit():
@@ -322,6 +342,13 @@ def _evaluated(run: Run) -> list[Arm]:
 def _reference(arm: Arm) -> Contender:
     """What an arm's marks compare it with."""
     return Contender("ntp_rlvr" if arm in AFTER_RLVR else "ntp")
+
+
+def _mark(scores: Scores, arm: Arm, k: int, steps: int | None = None) -> str:
+    """Whether an arm is above or below its reference."""
+    contender = Contender(arm.name)
+    difference = scores.difference(contender, _reference(arm), k, steps)
+    return SIGNS[difference.sign if difference is not None and contender != _reference(arm) else 0]
 
 
 def _label(run: Run, arm: Arm) -> str:

@@ -5,6 +5,7 @@ Imports neither torch nor matplotlib.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -27,8 +28,12 @@ STYLES = {"shown": "bold green", "not shown": "dim", "against": "bold red", "fac
 
 
 def render(metrics: Metrics) -> RenderableType:
-    """What `rich.print` shows of `report`'s metrics: pass@1 by arm, then one line a comparison."""
-    return Group(table(metrics), Padding(statements(metrics), (1, 0, 0, 0)))
+    """What `rich.print` shows of `report`'s metrics: pass@1 by arm, one line a comparison, then other benchmarks."""
+    parts: list[RenderableType] = [table(metrics)] if metrics["results"] else []
+    if metrics["differences"]:
+        parts.append(Padding(statements(metrics), (1, 0, 0, 0)))
+    parts += [Padding(benchmark(one), (1 if parts else 0, 0, 0, 0)) for one in metrics["benchmarks"].values()]
+    return Group(*parts)
 
 
 def table(metrics: Metrics) -> Table:
@@ -55,6 +60,22 @@ def table(metrics: Metrics) -> Table:
         row += [_percent(found[mode]["value"] if mode in found else None) for mode in modes]
         view.add_row(*row)
     return view
+
+
+def benchmark(one: Mapping[str, Any]) -> RenderableType:
+    """A benchmark's figures in percent, by arm, below its name and convention."""
+    scores: dict[str, dict[str, dict[str, float]]] = one["scores"]
+    titles = list(dict.fromkeys(title for found in scores.values() for title in found))
+    head = Text(f"{one['name']} ({one['variant']}), percent, 95 % intervals", style="bold")
+    view = Table(**_LOOK)
+    view.add_column("", no_wrap=True)
+    for title in titles:
+        view.add_column(title, justify="right", no_wrap=True)
+    for arm in ARMS:
+        if arm.name in scores:
+            name = Text.assemble(("■ ", arm.color), arm.short)
+            view.add_row(name, *(_interval(scores[arm.name].get(title)) for title in titles))
+    return Group(head, view)
 
 
 def statements(metrics: Metrics) -> Table:

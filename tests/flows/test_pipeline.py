@@ -191,6 +191,64 @@ def test_rounds_go_on_from_the_last_m_step(checkout, first, run_pipeline) -> Non
     assert runs.children["evaluate_ra3/0"].data.tags["input.model"].split()[0] == m_step_2
 
 
+HUMANEVAL = {
+    "task_id": "HumanEval/0",
+    "prompt": 'def one():\n    """ One """\n',
+    "entry_point": "one",
+    "canonical_solution": "    return 1\n",
+    "test": "def check(candidate):\n    assert candidate() == 1\n",
+}
+ARMS = ("base", "ntp", "ntp_compute", "ra3", "ra3_no_rl", "ntp_rlvr", "ra3_rlvr")
+
+
+def test_every_arm_is_evaluated_on_every_benchmark(checkout, first, run_pipeline, tmp_path) -> None:
+    file = tmp_path / "tasks.jsonl"
+    file.write_text(json.dumps(HUMANEVAL) + "\n")
+    benchmarks = f"evaluation.benchmarks=[embedded, {{name: humaneval, data: {file}, limit: 1}}]"
+    with Runs(checkout) as runs:
+        outcome = run_pipeline(benchmarks)
+    evaluations = {f"evaluate_{arm}:humaneval/0" for arm in ARMS}
+    assert set(runs.children) == evaluations | {"report/0"}  # the embedded suite's are there
+    assert evaluations <= set(json.loads(outcome.page.read_text()))
+    params = runs.children["evaluate_ra3:humaneval/0"].data.params
+    assert (params["benchmark"], params["modes"], params["temperature"]) == ("humaneval", "['free']", "0.0")
+    assert (params["samples"], params["limit"], params["k"]) == ("1", "1", "[1]")
+    tags = runs.children["evaluate_ra3:humaneval/0"].data.tags
+    assert tags["input.model"].split()[0] == first[1].children["m_step_1/0"].data.tags["artifact.digest"]
+    home = Path(tags["input.tasks"].split()[1])
+    assert (home / "data.jsonl").resolve() == file
+    assert runs.parent.data.metrics["humaneval/pass_at_1/ra3"] == 0.5
+
+    moved = file.rename(tmp_path / "renamed.jsonl")  # the same content is the same benchmark
+    with Runs(checkout) as again:
+        run_pipeline(benchmarks.replace(str(file), str(moved)))
+    assert set(again.children) == {"report/0"}  # it shows the settings
+    moved.write_text(json.dumps({**HUMANEVAL, "test": HUMANEVAL["test"].replace("== 1", "== 2")}) + "\n")
+    with Runs(checkout) as changed:
+        run_pipeline(benchmarks.replace(str(file), str(moved)))
+    assert set(changed.children) >= evaluations
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("humanevil", "benchmark 'humanevil': expected one of embedded, humaneval"),
+        ("{name: humaneval, data: /no/such.jsonl}", "humaneval: /no/such.jsonl: no such file"),
+        ("{name: humaneval, data: README.md}", "README.md: line 1 is not JSON"),
+        ("{name: humaneval, data: FILE, samples: 3}", "humaneval: 3 samples of greedy decoding are all the same"),
+    ],
+)
+def test_a_benchmark_that_cannot_be_loaded_costs_no_training(
+    checkout, first, run_pipeline, tmp_path, monkeypatch, entry, message
+) -> None:
+    file = tmp_path / "tasks.jsonl"
+    file.write_text(json.dumps(HUMANEVAL) + "\n")
+    (tmp_path / "README.md").write_text("no benchmark")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        run_pipeline(f"evaluation.benchmarks=[embedded, {entry.replace('FILE', str(file))}]", "m_step.batch_size=7")
+
+
 def test_what_does_not_depend_on_a_failed_stage_is_finished(checkout, first, run_pipeline) -> None:
     with Runs(checkout) as runs, pytest.raises(UserError, match=r"^e_step.window is 13, expected another number$"):
         run_pipeline("e_step.window=13", "m_step.batch_size=5")

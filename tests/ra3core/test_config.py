@@ -95,12 +95,61 @@ def test_the_last_override_wins_and_lora_can_be_filled_in() -> None:
         ("evaluation.k=[1,64]", r"found samples = \d+$"),
         ("e_step.kl=.inf", r"e_step.kl: .*finite number, found inf"),
         ("corpus=3", r"corpus: .*found 3"),
+        ("evaluation.benchmarks=[]", r"evaluation.benchmarks: list should have at least 1 item"),
+        ("evaluation.benchmarks=humaneval,humaneval", r"benchmark humaneval is listed twice, expected each once"),
+        ("evaluation.benchmarks=[{name: embedded, data: f}]", r"benchmark embedded has its tasks in data/"),
+        (
+            "evaluation.benchmarks=[{name: mbpp, sample: 3}]",
+            r"unknown key evaluation.benchmarks.0.sample; expected one of name, data, limit, samples",
+        ),
     ],
 )
 def test_bad_overrides_are_one_sentence(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         load("demo", [override])
     assert "\n" not in str(error.value)
+
+
+OFFICIAL = {"samples": 1, "temperature": 0.0, "top_p": 1.0, "max_new_tokens": 512}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "evaluation.benchmarks=embedded,humaneval+",
+        "evaluation.benchmarks=[embedded, humaneval-plus]",
+        "evaluation.benchmarks=[{name: embedded}, {name: humaneval+}]",
+    ],
+)
+def test_benchmarks_are_names_or_entries(override: str) -> None:
+    config = load("demo", [override])
+    assert [entry.name for entry in config.evaluation.benchmarks] == ["embedded", "humaneval-plus"]
+    assert config.model_dump(mode="json")["evaluation"]["benchmarks"] == ["embedded", "humaneval-plus"]
+    assert parse(config.model_dump(mode="json")) == config
+
+
+def test_a_benchmark_is_sampled_officially_unless_its_entry_says_otherwise() -> None:
+    evaluation = load(
+        "demo", ["evaluation.benchmarks=[embedded, mbpp:3-shot, {name: x, samples: 9, temperature: 0.2}]"]
+    )
+    embedded, mbpp, other = (evaluation.evaluation.settled(e, OFFICIAL) for e in evaluation.evaluation.benchmarks)
+    assert (embedded.samples, embedded.temperature, embedded.k, len(embedded.modes)) == (2, 0.5, [1, 2], 3)
+    assert (mbpp.benchmark, mbpp.slug, mbpp.samples, mbpp.temperature) == ("mbpp:3-shot", "mbpp-3-shot", 1, 0.0)
+    assert (mbpp.k, mbpp.modes, mbpp.max_new_tokens, mbpp.limit) == ([1], ["free"], 512, None)
+    assert (other.samples, other.temperature, other.k, other.max_new_tokens) == (9, 0.2, [1, 5], 512)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{name: x, samples: 2}", "x: 2 samples of greedy decoding are all the same, expected a temperature above 0"),
+        ("{name: x, k: [5]}", "x: k = 5 needs at least as many samples, found samples = 1"),
+    ],
+)
+def test_entries_that_do_not_go_together(entry: str, message: str) -> None:
+    evaluation = load("demo", [f"evaluation.benchmarks=[{entry}]"]).evaluation
+    with pytest.raises(UserError, match=f"^{message}$"):
+        evaluation.settled(evaluation.benchmarks[0], OFFICIAL)
 
 
 def test_bad_files(tmp_path: Path) -> None:

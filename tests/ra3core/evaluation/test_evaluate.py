@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,23 @@ import pytest
 import torch
 from transformers import Lfm2ForCausalLM, PreTrainedTokenizerFast
 
-from ra3core.config import EvaluationConfig, VerifierConfig
+from ra3core.config import BenchmarkConfig, VerifierConfig
 from ra3core.corpora.demonstrations import Demonstration, Task, Test, annotate, write_tasks
 from ra3core.errors import UserError
+from ra3core.evaluation import benchmarks
 from ra3core.evaluation import evaluate as module
-from ra3core.evaluation.evaluate import evaluate, evaluate_benchmark, limited
-from ra3core.evaluation.samples import Sample, Sampler, summarise
+from ra3core.evaluation.benchmarks import embedded
+from ra3core.evaluation.evaluate import Model, evaluate, evaluate_benchmark, limited
+from ra3core.evaluation.grading import grading_code
+from ra3core.evaluation.results import Sample, flat, summarise
+from ra3core.evaluation.samples import Sampler
+from ra3core.fingerprint import PACKAGE, _scan
 from ra3core.lm.lines import LineTokenizer
 from ra3core.lm.models import save_model
-from ra3core.stage import Context
+from ra3core.stage import Context, StageLog
 
 LIMITS = VerifierConfig(cpu_seconds=1, wall_seconds=10)
-CONFIG = EvaluationConfig(samples=2, k=[1, 2], temperature=0.8, max_new_tokens=60, batch_size=4, verifier=LIMITS)
+CONFIG = BenchmarkConfig(samples=2, k=[1, 2], temperature=0.8, max_new_tokens=60, batch_size=4, verifier=LIMITS)
 
 
 def task(demonstration: Demonstration, steps: int) -> Task:
@@ -123,8 +129,9 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(
     with pytest.raises(KeyboardInterrupt):
         evaluate(config, context(folders, tmp_path / "killed"))
     assert not (tmp_path / "killed" / "out" / "results.json").exists()
-    kept = len(list((tmp_path / "killed" / "scratch").glob("*.jsonl")))
-    assert kept == 2
+    kept = len(list((tmp_path / "killed" / "scratch").glob("*[0-9].jsonl")))
+    assert kept == 3
+    assert len(list((tmp_path / "killed" / "scratch").glob("*.graded.jsonl"))) == 2
     evaluate(config, context(folders, tmp_path / "killed"))
     assert len(drawn) == 4 + 9 - kept
     for name in ("samples.jsonl", "results.json"):
@@ -158,6 +165,7 @@ def test_forcing_spends_the_same_budget(
     assert (f_ban, b_ban, x_ban) == (False, True, False)
 
 
+OnHumaneval = Callable[..., tuple[dict[str, Any], list[str]]]
 HUMANEVAL = {
     "task_id": "HumanEval/0",
     "prompt": 'def f(xs):\n    """ Any prompt """\n',
@@ -166,34 +174,136 @@ HUMANEVAL = {
 }
 
 
-def test_any_model_on_a_benchmark_file(folders: dict[str, Path], tmp_path: Path) -> None:
-    data = tmp_path / "he.jsonl"
-    data.write_text(json.dumps(HUMANEVAL) + "\n")
-    model = str(folders["model"] / "model")
-    results = evaluate_benchmark(model, "humaneval", data, CONFIG, tmp_path / "out")
+@pytest.fixture
+def humaneval(tmp_path: Path) -> Path:
+    path = tmp_path / "he.jsonl"
+    path.write_text(json.dumps(HUMANEVAL) + "\n")
+    return path
+
+
+@pytest.fixture
+def on_humaneval(folders: dict[str, Path], humaneval: Path, tmp_path: Path) -> OnHumaneval:
+    """evaluate_benchmark on the one task, below tmp_path / "out": its results, and what it said."""
+
+    def run(config: BenchmarkConfig = CONFIG, model: Path | None = None) -> tuple[dict[str, Any], list[str]]:
+        said: list[str] = []
+        log = StageLog(sink=lambda event: said.append(event["text"]) if event["event"] == "message" else None)
+        out = tmp_path / "out"
+        config = config.model_copy(update={"benchmark": "humaneval"})
+        benchmark = benchmarks.load("humaneval", humaneval)
+        loaded = Model(model or folders["model"] / "model")
+        return evaluate_benchmark(loaded, benchmark, config, out, Context({}, out, out, log=log), data=humaneval), said
+
+    return run
+
+
+def test_any_model_on_a_benchmark_file(on_humaneval: OnHumaneval, tmp_path: Path) -> None:
+    results, said = on_humaneval()
     samples = rows(tmp_path / "out" / "samples.jsonl")
+    assert said == []
     assert {(row["task_id"], row["mode"]) for row in samples} == {("HumanEval/0", mode) for mode in CONFIG.modes}
     assert all(row["completion"].startswith("    #") for row in samples if row["mode"] == "forced")
     assert results["free"]["all"]["n_tasks"] == 1
+    assert results["benchmark"] == "humaneval" and "zero-shot" in results["variant"]
+    assert results["sampling"]["temperature"] == CONFIG.temperature
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
-    other = CONFIG.model_copy(update={"temperature": 0.1})
-    with pytest.raises(UserError, match="other settings"):
-        evaluate_benchmark(model, "humaneval", data, other, tmp_path / "out")
 
 
-def test_a_model_folder_without_a_tokenizer_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
-    data = tmp_path / "he.jsonl"
-    data.write_text(json.dumps(HUMANEVAL) + "\n")
+def test_samples_are_kept_and_graded_again_where_the_judge_changes(
+    on_humaneval: OnHumaneval,
+    humaneval: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on_humaneval()
+    first = (tmp_path / "out" / "samples.jsonl").read_bytes()
+    loads = []
+    monkeypatch.setattr(module, "load_model", lambda *arguments: loads.append(arguments))
+
+    assert on_humaneval()[1] == ["6 samples kept"]
+    stricter = CONFIG.model_copy(update={"verifier": LIMITS.model_copy(update={"memory_mb": 300})})
+    assert on_humaneval(stricter)[1] == ["6 samples kept, graded again"]
+    monkeypatch.setattr(module, "grading_code", lambda benchmark: "another")
+    assert on_humaneval(stricter)[1] == ["6 samples kept, graded again"]
+    assert (tmp_path / "out" / "samples.jsonl").read_bytes() == first
+
+    humaneval.write_text(json.dumps({**HUMANEVAL, "test": HUMANEVAL["test"].replace("== [1]", "is None")}) + "\n")
+    assert on_humaneval(stricter)[1] == ["6 samples kept, graded again"]
+    for one, other in zip(rows(tmp_path / "out" / "samples.jsonl"), map(json.loads, first.splitlines()), strict=True):
+        assert one["completion"] == other["completion"]
+    assert loads == []
+
+
+def test_other_sampling_is_drawn_anew_and_does_not_overwrite(on_humaneval: OnHumaneval, tmp_path: Path) -> None:
+    on_humaneval()
+    first = (tmp_path / "out" / "samples.jsonl").read_bytes()
+    assert on_humaneval(CONFIG.model_copy(update={"temperature": 1.5}))[1] == []
+    assert (tmp_path / "out" / "samples.jsonl").read_bytes() != first
+    assert on_humaneval()[1] == ["6 samples kept"]
+    assert (tmp_path / "out" / "samples.jsonl").read_bytes() == first
+
+
+def test_the_stage_on_a_benchmark_reads_its_file_from_the_input(
+    folders: dict[str, Path], humaneval: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "external"
+    home.mkdir()
+    (home / "data.jsonl").symlink_to(humaneval)
+    config = CONFIG.model_copy(update={"benchmark": "humaneval", "modes": ["free"]})
+    metrics = evaluate(config, context({**folders, "tasks": home}, tmp_path))
+    assert {"humaneval/pass_at_1", "humaneval/pass_at_2"} <= metrics.keys()
+    assert metrics["samples"] == 2
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["benchmark"] == "humaneval"
+
+
+def test_the_files_hold_nothing_that_varies_between_runs(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What programs say of themselves holds addresses, which no two processes share."""
+    said = '\n    def g(): pass\n    raise KeyError(f"{g} {object()}")'
+    draw = Sampler.draw
+
+    def drawn(self: Sampler, *arguments: Any) -> list[Sample]:
+        return [replace(sample, completion=said) for sample in draw(self, *arguments)]
+
+    monkeypatch.setattr(Sampler, "draw", drawn)
+    for name in ("a", "b"):
+        evaluate(CONFIG, context(folders, tmp_path / name))
+    for name in ("samples.jsonl", "results.json"):
+        assert (tmp_path / "a" / "out" / name).read_bytes() == (tmp_path / "b" / "out" / name).read_bytes()
+    row = rows(tmp_path / "a" / "out" / "samples.jsonl")[0]
+    assert row["category"] == "exception" and "object at 0x..." in row["detail"]
+    assert not {name for name in row if "seconds" in name}
+
+
+def test_a_model_folder_without_a_tokenizer_is_named(
+    folders: dict[str, Path], on_humaneval: OnHumaneval, tmp_path: Path
+) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
         (bare / name).write_bytes((folders["model"] / "model" / name).read_bytes())
     with pytest.raises(UserError, match="no tokenizer"):
-        evaluate_benchmark(str(bare), "humaneval", data, CONFIG, tmp_path / "out")
+        on_humaneval(model=bare)
+
+
+def test_the_code_of_every_benchmark_is_part_of_what_decides_its_grades(
+    folders: dict[str, Path], humaneval: Path
+) -> None:
+    suite = benchmarks.load("embedded", folders["tasks"])
+    assert grading_code(suite) != grading_code(benchmarks.load("humaneval", humaneval))
+    stage = Path(module.__file__)
+    seen, waiting = set(), [stage]
+    while waiting:
+        file = waiting.pop()
+        if file not in seen:
+            seen.add(file)
+            waiting.extend(_scan(file, PACKAGE)[1])
+    assert Path(embedded.__file__) in seen
 
 
 def test_limit_counts_by_number_of_steps(folders: dict[str, Path]) -> None:
-    problems = module.benchmarks.load("embedded", folders["tasks"]).problems
+    problems = benchmarks.load("embedded", folders["tasks"]).problems
     assert [p.steps for p in limited(problems, 1)] == [2, 3]
     assert len(limited(problems, None)) == 5
 
@@ -215,3 +325,16 @@ def test_summary_of_known_counts() -> None:
     assert results["free"]["comments"] == {"lines": 0.5, "share": 0.25}
     assert results["free"]["categories"] == {"passed": 1, "timeout": 3}
     assert results["per_task"] == {"free": {"a": [2, 1], "b": [2, 0]}}
+
+
+def test_summary_of_a_benchmark_with_further_tests() -> None:
+    def sample(task: str, passed: bool, base: bool) -> Sample:
+        return Sample(task, 0, "free", 0, "", 1, passed, "passed" if passed else "wrong_answer", base=base)
+
+    results = summarise([sample("a", True, True), sample("b", False, True)], [1], head={"benchmark": "x-plus"})
+    assert next(iter(results)) == "benchmark"
+    assert results["free"]["all"]["pass@1"]["value"] == 0.5
+    assert results["free"]["base"]["pass@1"]["value"] == 1.0
+    assert results["per_task_base"] == {"free": {"a": [1, 1], "b": [1, 1]}}
+    figures = flat(results, "x-plus")
+    assert (figures["x-plus/pass_at_1"], figures["x-plus/pass_at_1_base"]) == (0.5, 1.0)
