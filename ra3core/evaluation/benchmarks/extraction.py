@@ -79,8 +79,8 @@ def shortened(text: str, stop: Iterable[str]) -> Iterator[str]:
     """`text` without its end: up to an end-of-text mark, then up to each of the last places where it may have run on or
     broken off, longest first, last up to the first such place.
 
-    The places are those of `stop`, and compound statements at the margin. A whole import line is none: what it brings
-    may be needed.
+    The places are those of `stop`, compound statements at the margin, and a string there that never ends. A whole
+    import line is none: what it brings may be needed.
     """
     whole = cut(text, END_OF_TEXT)
     if whole != text:
@@ -93,6 +93,7 @@ def shortened(text: str, stop: Iterable[str]) -> Iterator[str]:
         last = whole.rfind("\n", 0, last)
     if last > 0 and _unfinished(whole[last:]):
         places.add(last)
+    places |= {whole.rfind(f"\n{quotes}") for quotes in ('"""', "'''") if whole.count(quotes) % 2}
     first = len(whole) - len(whole.lstrip())
     ordered = sorted((place for place in places if place > first), reverse=True)
     for place in dict.fromkeys([*ordered[:_MAX_CUTS], *ordered[-1:]]):
@@ -114,9 +115,11 @@ def _completion(prompt: str, text: str, entry_point: str, stop: tuple[str, ...])
     if fenced and head is None:
         yield from _of_blocks(prompt, fenced, entry_point)
     text = text if head is None else head
+    whole = defines(text, entry_point)
     for part in (text, *shortened(text, stop)):
-        yield prompt + part
-    if defines(text, entry_point):
+        if prompt or not whole or defines(part, entry_point):
+            yield prompt + part
+    if whole:
         code = _without_prose(text)
         for part in (code, *shortened(code, stop)):
             if prompt:

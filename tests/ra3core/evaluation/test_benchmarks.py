@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from ra3core.corpora.demonstrations import Task, Test, write_tasks
 from ra3core.errors import UserError
 from ra3core.evaluation import benchmarks
 from ra3core.evaluation.benchmarks import humaneval, humaneval_plus, mbpp, mbpp_plus
-from ra3core.evaluation.benchmarks.files import read_jsonl, read_rows, unique
+from ra3core.evaluation.benchmarks.files import read_hub, read_jsonl, read_rows, unique
 from ra3core.verifier import Verifier
 
 FIELDS = {"name": str, "count": int, "share": float, "tests": list}
@@ -89,6 +90,21 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
             list(read_jsonl(tmp_path / "rows.jsonl.gz", ["name"]))
     with pytest.raises(UserError, match="'a' occurs twice"):
         unique(["a", "b", "a"], "file")
+
+
+def test_rows_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def loaded(name: str, config: str | None, split: str) -> list[dict[str, Any]]:
+        if name == "far":
+            raise ConnectionError("no\nnetwork")
+        assert (name, config) == ("here", "full")
+        return [ROW] if split == "test" else [{**ROW, "count": "1"}]
+
+    monkeypatch.setattr("datasets.load_dataset", loaded)
+    assert read_hub("here", FIELDS, "full") == [ROW]
+    with pytest.raises(UserError, match="here: train row 1 has no integer in field 'count'"):
+        read_hub("here", FIELDS, "full", ("test", "train"))
+    with pytest.raises(UserError, match=r"far: cannot be loaded from the hub, pass a file with --data \(no network\)"):
+        read_hub("far", FIELDS)
 
 
 def test_embedded_tasks_are_judged_strictly(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def value(sources: tuple[str, ...], argument: Any = (1, 2, 3)) -> Any:
         "    return len(xs)\n\nfrom typing imp",
         "    return len(xs)\n\nvalues = [1, 2,",
         "    return count(xs)\n\ndef count(xs):\n    return len(xs)\n\ndef third(x:\n",
+        '    return len(xs)\n\n"""\nThe next task, not finished',
         "    return len(xs)\n<|endoftext|>import os\nos.abort()\n",
         # chat answers
         "```python\n    return len(xs)\n```",
@@ -124,6 +125,13 @@ def test_a_helper_of_the_prompt_stays_available_to_a_whole_function() -> None:
 )
 def test_whole_programs(text: str) -> None:
     assert value(extraction.of_program(text, "f", STOP)) == 3
+
+
+def test_no_reading_of_a_whole_program_leaves_its_function_out() -> None:
+    sources = extraction.of_program(
+        "import os\n\ndef g(x):\n    return x\n\ndef f(xs):\n    return len(xs\n", "f", STOP
+    )
+    assert all("def f" in source for source in sources)
 
 
 def test_blocks_and_their_languages() -> None:
