@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 import yaml
 
 from flows import cli
+from flows.evaluation import data_files
 from ra3core.config import RunConfig
+from ra3core.verifier import Verifier
 
 
 def ra3(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -20,6 +23,12 @@ def ra3(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         cli.main()
     return int(exit.value.code or 0)
 
+
+TASKS = (
+    '{"task_id": "HumanEval/0", "prompt": "def one():\\n", "entry_point": "one", '
+    '"canonical_solution": "    return 1\\n", "test": "def check(candidate):\\n    assert candidate() == 1\\n"}\n'
+)
+"""A benchmark of one task, in HumanEval's format."""
 
 BAD = {
     "no such command": (("frobnicate",), "frobnicate"),
@@ -43,12 +52,53 @@ BAD = {
         ("evaluate", "m", "--benchmark", "humaneval", "--data", "f", "--samples", "0"),
         "samples",
     ),
+    "evaluate on no known benchmark": (("evaluate", "m", "--benchmark", "humanevil"), "'humanevil': expected one of"),
+    "evaluate on one twice": (("evaluate", "m", "--benchmark", "mbpp,mbpp"), "mbpp is listed twice"),
+    "evaluate without the file": (("evaluate", "m", "--benchmark", "mbpp", "--data", "/no/f"), "/no/f: no such file"),
+    "evaluate with a file for whom": (
+        ("evaluate", "m", "--benchmark", "mbpp,humaneval", "--data", "/no/f"),
+        "--data /no/f: expected NAME=FILE",
+    ),
+    "evaluate with another's file": (
+        ("evaluate", "m", "--benchmark", "mbpp", "--data", "humaneval=f"),
+        "no benchmark humaneval is asked for",
+    ),
+    "evaluate with two files": (
+        ("evaluate", "m", "--benchmark", "mbpp", "--data", "mbpp=f", "--data", "mbpp=g"),
+        "a second file for mbpp",
+    ),
+    "evaluate without workers": (("evaluate", "m", "--benchmark", "mbpp", "--workers", "0"), "--workers"),
+    "evaluate no model": (("evaluate", "/no/model", "--benchmark", "humaneval", "--data", "FILE"), "/no/model"),
+    "evaluate no folder of a model": (("evaluate", ".", "--benchmark", "humaneval", "--data", "FILE"), "config.json"),
+    "evaluate greedily again and again": (
+        ("evaluate", "m", "--benchmark", "humaneval", "--data", "FILE", "--samples", "3"),
+        "3 samples of greedy decoding",
+    ),
+    "evaluate k without samples": (
+        ("evaluate", "m", "--benchmark", "humaneval", "--data", "FILE", "--k", "5"),
+        "k = 5 needs at least as many samples",
+    ),
+    "grade nothing": (("grade", "humaneval"), "samples"),
+    "grade by no known benchmark": (("grade", "humanevil", "FILE"), "'humanevil': expected one of"),
+    "grade by no known variant": (("grade", "humaneval:9", "FILE", "--data", "FILE"), "humaneval:9"),
+    "grade without the file": (("grade", "mbpp", "FILE", "--data", "/no/f"), "/no/f: no such file"),
+    "grade no samples": (("grade", "humaneval", "/no/s", "--data", "FILE"), "/no/s: no such file"),
+    "grade what holds no samples": (("grade", "humaneval", "FILE", "--data", "FILE"), "FILE: line 1 has neither"),
+    "grade over the samples": (("grade", "humaneval", "FILE", "--data", "FILE", "--out", "FILE"), "themselves"),
+    "grade with another k": (("grade", "humaneval", "FILE", "--data", "FILE", "--k", "1,0"), "--k 1,0"),
+    "grade without workers": (("grade", "humaneval", "FILE", "--data", "FILE", "--workers", "-1"), "--workers"),
+    "grade a missing suite": (("grade", "embedded", "FILE"), "no such folder"),
+    "run on a benchmark twice": (("run", "--set", "evaluation.benchmarks=mbpp,mbpp"), "mbpp is listed twice"),
     "config of no preset": (("config", "--preset", "missing.yaml"), "missing.yaml"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "named"), BAD.values(), ids=BAD.keys())
-def test_bad_input_is_one_sentence_and_exit_code_2(monkeypatch, capsys, arguments, named) -> None:
+def test_bad_input_is_one_sentence_and_exit_code_2(monkeypatch, capsys, tmp_path, arguments, named) -> None:
+    (tmp_path / "FILE").write_text(TASKS)
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] in ("evaluate", "grade"):
+        monkeypatch.setenv("RA3_ROOT", str(tmp_path))
     assert ra3(monkeypatch, *arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -87,7 +137,10 @@ def test_config_prints_what_preset_takes(monkeypatch, capsys, tmp_path: Path) ->
     assert capsys.readouterr().out == path.read_text()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "--preset", "nope"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "--help"], ["grade", "--help"], ["evaluate", "--help"], ["run", "--preset", "nope"]],
+)
 def test_help_and_errors_import_nothing_slow(arguments: list[str]) -> None:
     code = (
         "import sys\n"
@@ -109,3 +162,48 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys) -> None:
     monkeypatch.setattr(cli, "load", interrupted)
     assert ra3(monkeypatch, "config") == 130
     assert capsys.readouterr().err == "ra3: interrupted; the same command continues from here\n"
+
+
+def test_grade_prints_figures_and_says_what_it_left_out(monkeypatch, capsys, tmp_path: Path) -> None:
+    (tmp_path / "tasks.jsonl").write_text(TASKS)
+    texts = ["    return 1", "    return 2", "    return 1"]
+    rows = [{"task_id": "HumanEval/0", "completion": text} for text in texts]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{\n")
+    monkeypatch.chdir(tmp_path)
+    command = ("grade", "humaneval", "samples.jsonl", "--data", "tasks.jsonl")
+    assert ra3(monkeypatch, *command) == 2
+    assert "line 4 is not JSON" in capsys.readouterr().err
+    assert ra3(monkeypatch, *command, "--skip-bad") == 0
+    out = capsys.readouterr().out
+    for words in ("zero-shot", "3 samples of 1 of 1 tasks; 1 bad lines skipped", "66.7", "passed 2, wrong answer 1"):
+        assert words in out
+    assert "left out, for a task has fewer samples: pass@5, pass@10, pass@100" in out
+    assert "samples.results.jsonl" in out
+    assert [json.loads(line)["passed"] for line in (tmp_path / "samples.results.jsonl").open()] == [True, False, True]
+    assert ra3(monkeypatch, *command, "--skip-bad", "--k", "2,3", "--out", "elsewhere/r.jsonl") == 0
+    out = capsys.readouterr().out
+    assert "pass@3" in out and "pass@1" not in out and "left out" not in out
+    assert (tmp_path / "elsewhere" / "r.jsonl").is_file()
+
+
+def test_grade_says_once_what_protection_is_missing(monkeypatch, capsys, tmp_path: Path) -> None:
+    (tmp_path / "tasks.jsonl").write_text(TASKS)
+    (tmp_path / "s.jsonl").write_text('{"task_id": "HumanEval/0", "completion": "    return 1"}\n')
+    monkeypatch.setattr(Verifier, "missing", property(lambda self: ("a network of its own", "a wall")))
+    command = ("grade", "humaneval", str(tmp_path / "s.jsonl"), "--data", str(tmp_path / "tasks.jsonl"))
+    assert ra3(monkeypatch, *command) == 0
+    err = capsys.readouterr().err
+    assert err.count("programs run without a network of its own, a wall: this machine refuses it") == 1
+    assert ra3(monkeypatch, *command, "--require-isolation") == 2
+    assert "a network of its own" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_data_files_go_to_the_benchmark_they_are_named_for(tmp_path: Path) -> None:
+    odd = tmp_path / "a=b.jsonl"
+    odd.touch()
+    assert data_files([str(odd)], ["mbpp"]) == {"mbpp": str(odd)}
+    assert data_files([f"mbpp={odd}"], ["mbpp"]) == {"mbpp": str(odd)}
+    assert data_files(["humaneval+=f", "mbpp:3-shot=g"], ["humaneval-plus", "mbpp:3-shot"]) == {
+        "humaneval-plus": "f",
+        "mbpp:3-shot": "g",
+    }
