@@ -16,7 +16,7 @@ import gzip
 import hashlib
 import inspect
 import json
-import os
+import secrets
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
@@ -182,9 +182,12 @@ def _read(file: Path) -> dict[str, Recording]:
 
 
 def _write(file: Path, recordings: Mapping[str, Recording]) -> None:
-    """All or nothing."""
+    """All or nothing, whoever else writes the same file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     lines = (plain.dumps([digest, tuple(r.values), tuple(r.cpu_seconds)]) for digest, r in recordings.items())
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(gzip.compress(b"\n".join(lines), 6, mtime=0))
-    temporary.replace(file)
+    temporary = file.with_name(f"{file.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        temporary.write_bytes(gzip.compress(b"\n".join(lines), 6, mtime=0))
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
