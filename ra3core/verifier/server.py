@@ -301,8 +301,17 @@ def main() -> None:
     sandbox.enter(sys.argv[2], options["namespaces"], options["folders"])
     _warm_up()
     sandbox.settle(options["limits"])
-    _send(control, {"ready": True, "missing": sandbox.missing})
     children: list[int] = []
+    try:
+        _obey(control, sandbox, children)
+    finally:  # the judge is gone, or this process cannot go on: a new one would fare no better
+        sandbox.kill(children)
+        os._exit(isolation.LEAVE)
+
+
+def _obey(control: socket.socket, sandbox: isolation.Sandbox, children: list[int]) -> None:
+    """Do what the judge says, until it is gone."""
+    _send(control, {"ready": True, "missing": sandbox.missing})
     while True:
         message, descriptors = _receive(control)
         if "start" in message:
@@ -375,7 +384,7 @@ def _send(control: socket.socket, message: dict) -> None:
 def _receive(control: socket.socket) -> tuple[dict, list[int]]:
     header, descriptors, _, _ = socket.recv_fds(control, 4, 4)
     if len(header) != 4:
-        os._exit(isolation.LEAVE)  # the judge is gone
+        raise EOFError("the judge is gone")
     size = struct.unpack("!I", header)[0]
     return json.loads(control.recv(size, socket.MSG_WAITALL)), descriptors
 

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -173,3 +176,42 @@ def f():
     return found
 """
         assert judge(verifier, source, [Test((), [False, False, 0, True, "Network is unreachable"])]).passed
+
+
+@pytest.mark.parametrize("namespaces", [True, False])
+def test_when_the_judge_is_killed_everything_ends(namespaces: bool, tmp_path: Path) -> None:
+    """The programs hold the output open; its end says that the last one is dead."""
+    pids = tmp_path / "pids"
+    code = f"""
+import pathlib, time
+from ra3core.config import VerifierConfig
+from ra3core.corpora.demonstrations import Test
+from ra3core.verifier import Program, Verifier
+verifier = Verifier(VerifierConfig(cpu_seconds=60, wall_seconds=60), 2, namespaces={namespaces}).__enter__()
+for source in ("import time\\ntime.sleep(60)", "import os\\nos.fork()\\nwhile True: pass"):
+    verifier.submit(Program(source, "f", [Test((), 1)]))
+servers = verifier._servers
+while not all(len(server.family()) > 0 for server in servers):
+    time.sleep(0.05)
+pathlib.Path({str(pids)!r}).write_text(" ".join(str(pid) for s in servers for pid in (s.pid, *s.family())))
+time.sleep(60)
+"""
+    judge = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 30
+    while not pids.is_file() or not pids.read_text():
+        assert judge.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    judge.kill()
+    judge.wait()
+    left = set(pids.read_text().split())
+    while left and time.monotonic() < deadline + 10:
+        left = {pid for pid in left if "server.py" in _command(pid)}
+        time.sleep(0.05)
+    assert not left
+
+
+def _command(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
