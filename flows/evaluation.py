@@ -122,14 +122,12 @@ def evaluate_model(
                     cache=_cache(runtime.root),
                     workers=workers or WORKERS,
                 )
-            done.append((settled, benchmark, results, to))
-    for settled, benchmark, results, to in done:
-        found, asked_for = results["free"], len(benchmark.problems)
+            done.append((settled, results, to))
+    for settled, results, to in done:
+        found = results["free"]
         decoding = "greedy" if settled.temperature == 0 else f"T = {settled.temperature:g}, top-p {settled.top_p:g}"
         text = f"{settled.samples} a task, {decoding}, at most {settled.max_new_tokens} new tokens"
-        if found["all"]["n_tasks"] < asked_for:
-            text += f", only {found['all']['n_tasks']} of {asked_for} tasks"
-        show_scores([f"{settled.benchmark}: {benchmark.variant}", text], found, settled.k)
+        show_scores([f"{settled.benchmark}: {results['variant']}", text], found, settled.k)
         say(endings(found["categories"], found["weak"]))
         say(f"Samples and results: {to}\n")
 

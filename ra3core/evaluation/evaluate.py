@@ -169,7 +169,8 @@ def _evaluate(
     samples = [sample for chunk in chunks for sample in _read(chunk.graded)]
     _write(context.out / SAMPLES, "".join(json.dumps(asdict(sample)) + "\n" for sample in samples))
     sampling = {name: getattr(config, name) for name in ("samples", "temperature", "top_p", "max_new_tokens")}
-    head = {"benchmark": config.benchmark, "variant": benchmark.variant, "sampling": sampling}
+    part = f"; only {len(problems)} of them" if len(problems) < len(benchmark.problems) else ""
+    head = {"benchmark": config.benchmark, "variant": benchmark.variant + part, "sampling": sampling}
     results = summarise(samples, config.k, context.seed, head)
     _write(context.out / RESULTS, json.dumps(results, indent=1) + "\n")
     return results, samples

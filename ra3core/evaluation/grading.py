@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ra3core.artifacts import content_digest
 from ra3core.config import VerifierConfig
 from ra3core.evaluation.benchmarks import Benchmark, Problem
 from ra3core.fingerprint import PACKAGE, source_digest
@@ -130,10 +131,12 @@ def by_id(benchmark: Benchmark) -> dict[str, Problem]:
 
 
 def data_digest(benchmark: Benchmark, data: Path | None) -> str:
-    """sha256 of what a benchmark's tasks came from: its file's bytes, else (the hub, a folder) the tasks themselves."""
+    """sha256 of what a benchmark's tasks came from: its file's bytes, its folder's files, else the tasks themselves."""
     if data is not None and data.is_file():
         with data.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+    if data is not None:
+        return content_digest(data)
     tasks = [_canonical(problem) for problem in (*benchmark.problems, *benchmark.others)]
     return hashlib.sha256("\n".join(tasks).encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -63,6 +63,22 @@ def results(path: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in path.read_text().splitlines()]
 
 
+class Numbered(Benchmark):
+    """Tasks with numbers for ids, as MBPP's; `others` are not asked. The first test is the original one."""
+
+    def program(self, problem: Problem, completion: str) -> Program:
+        return Program(problem.prompt + completion, problem.entry_point, problem.tests)
+
+    def solution(self, problem: Problem, text: str) -> Program:
+        return Program(text, problem.entry_point, problem.tests)
+
+
+def numbered(name: str = "mbpp", prefix: str = "", **row: Any) -> Numbered:
+    tests = (Test((2,), 4), Test((3,), 6))
+    problems = [Problem(f"{prefix}{i}", "def double(x):\n", "double", tests, row=row) for i in (11, 12, 600)]
+    return Numbered(name, "a double", problems[:2], problems[2:])
+
+
 @pytest.fixture
 def graded(humaneval: Benchmark, tmp_path: Path) -> Callable[..., tuple[Graded, list[dict[str, Any]], list[str]]]:
     """Grade rows: the figures, the lines of the results, what was said."""
@@ -90,7 +106,11 @@ def graded(humaneval: Benchmark, tmp_path: Path) -> Callable[..., tuple[Graded, 
 def test_one_result_a_sample_in_the_order_of_the_file(graded: Callable[..., Any]) -> None:
     texts = [RIGHT, WRONG, BROKEN, "    while x: pass\n    return 0\n", "    raise KeyError(x)\n", RIGHT]
     rows = [line(i, text) for i, text in enumerate(texts)]
-    figures, found, _ = graded([*rows[::-1], {**rows[0], "model": "ours"}], limits=VerifierConfig(cpu_seconds=1))
+    tests = (Test((2,), 4), Test((0,), 0))
+    problems = [Problem(f"HumanEval/{i}", "def double(x):\n", "double", tests) for i in range(TASKS)]
+    doubles = Numbered("humaneval", "doubles", problems)
+    rows = [*rows[::-1], {**rows[0], "model": "ours"}]
+    figures, found, _ = graded(rows, doubles, limits=VerifierConfig(cpu_seconds=1))
     assert [row["task_id"] for row in found] == [f"HumanEval/{i}" for i in (5, 4, 3, 2, 1, 0, 0)]
     assert [row["category"] for row in found] == [
         *("passed", "exception", "timeout", "syntax", "wrong_answer", "passed", "passed"),
@@ -167,22 +187,6 @@ def test_files_that_cannot_be_read(humaneval: Benchmark, tmp_path: Path) -> None
     (tmp_path / "latin").write_bytes(b'{"task_id": "HumanEval/0", "completion": "\xff"}\n')
     with pytest.raises(UserError, match="line 1 is not UTF-8"):
         check(tmp_path / "latin", humaneval)
-
-
-class Numbered(Benchmark):
-    """Tasks with numbers for ids, as MBPP's; `others` are not asked. The first test is the original one."""
-
-    def program(self, problem: Problem, completion: str) -> Program:
-        return Program(problem.prompt + completion, problem.entry_point, problem.tests)
-
-    def solution(self, problem: Problem, text: str) -> Program:
-        return Program(text, problem.entry_point, problem.tests)
-
-
-def numbered(name: str = "mbpp", prefix: str = "", **row: Any) -> Numbered:
-    tests = (Test((2,), 4), Test((3,), 6))
-    problems = [Problem(f"{prefix}{i}", "def double(x):\n", "double", tests, row=row) for i in (11, 12, 600)]
-    return Numbered(name, "a double", problems[:2], problems[2:])
 
 
 @pytest.mark.parametrize("prefix", ["", "Mbpp/"])
