@@ -84,11 +84,14 @@ def one_seed(
         made[f"e_step_{r}"] = policy = e_step.submit(session, seed, f"e_step_{r}", model, expert)
         made[f"bootstrap_{r}"] = annotated = bootstrap.submit(session, seed, f"bootstrap_{r}", policy, model, expert)
         made[f"m_step_{r}"] = model = m_step.submit(session, seed, f"m_step_{r}", model, annotated, rank=RA3)
-    ra3, spent = model, [made[f"{stage}_{r}"] for r in rounds for stage in ("e_step", "bootstrap", "m_step")]
+    ra3, annotations = model, [made[f"bootstrap_{r}"] for r in rounds]
+    spent = [made[f"e_step_{r}"] for r in rounds] + annotations
 
     # Controls: next-token prediction with RA3's data, with RA3's compute, and RA3 without reinforcement learning
     made["ntp"] = ntp = m_step.submit(session, seed, "ntp", start, expert, rounds=len(rounds), rank=LONG)
-    made["ntp_compute"] = m_step.submit(session, seed, "ntp_compute", start, expert, matched=spent, rank=LONG)
+    made["ntp_compute"] = m_step.submit(
+        session, seed, "ntp_compute", start, expert, matched=spent, annotated=annotations, rank=LONG
+    )
     made["bootstrap_no_rl"] = untrained = bootstrap.submit(
         session, seed, "bootstrap_no_rl", start, start, expert, rank=CONTROL
     )

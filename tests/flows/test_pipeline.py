@@ -87,7 +87,9 @@ def test_every_arm_of_the_comparison_is_built_from_the_right_inputs(checkout, fi
 
 def test_compute_matched_control_gets_the_tokens_that_ra3_spent(first) -> None:
     _, runs = first
-    assert runs.children["ntp_compute/0"].data.params["token_budget"] == "300"  # 100 each in E-step, bootstrap, M-step
+    assert runs.children["ntp_compute/0"].data.params["token_budget"] == "200"  # 100 each in E-step and bootstrap
+    annotated = runs.children["bootstrap_1/0"].data.tags["artifact.digest"]  # what the M-step adds is counted there
+    assert runs.children["ntp_compute/0"].data.tags["input.matched_1"].split()[0] == annotated
     assert runs.children["ntp/0"].data.params["token_budget"] == "None"
 
 
@@ -186,7 +188,8 @@ def test_rounds_go_on_from_the_last_m_step(checkout, first, run_pipeline) -> Non
     second = runs.children["e_step_2/0"].data.tags
     assert second["input.model"].split()[0] == first_m_step
     assert runs.children["ntp/0"].data.params["epochs"] == "2"
-    assert runs.children["ntp_compute/0"].data.params["token_budget"] == "600"
+    assert runs.children["ntp_compute/0"].data.params["token_budget"] == "400"
+    assert {"input.matched_1", "input.matched_2"} <= set(runs.children["ntp_compute/0"].data.tags)
     m_step_2 = runs.children["m_step_2/0"].data.tags["artifact.digest"]
     assert runs.children["evaluate_ra3/0"].data.tags["input.model"].split()[0] == m_step_2
 
