@@ -54,6 +54,22 @@ def cpu_of(pid: int) -> float:
         return 0.0
 
 
+def total_cpu_of(pid: int) -> float:
+    """CPU seconds of a process and of its children that have been reaped."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return cpu_of(pid) + sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
+    return cpu_of(pid)
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of memory that a process has in use; 0 where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        resident, shared = map(int, Path(f"/proc/{pid}/statm").read_bytes().split()[1:3])
+        return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
 class Flood(Exception):
     """A program printed more than anybody wants to know."""
 
@@ -72,6 +88,7 @@ class Process:
         self.open = True
         self.pid = 0
         self._most = most
+        self.most_answered = MAX_ANSWERS  # bytes
         self._in, self._out = bytearray(), bytearray()
         channel.setblocking(False)
         if sys.platform == "linux":
@@ -102,8 +119,8 @@ class Process:
         if len(self._in) < 4:
             return None
         size = struct.unpack("!I", self._in[:4])[0]
-        if size > MAX_ANSWERS:
-            raise Broken(f"an answer of more than {MAX_ANSWERS >> 20} MB")
+        if size > self.most_answered:
+            raise Broken(f"an answer of more than {self.most_answered >> 20} MB")
         if len(self._in) < 4 + size:
             return None
         data = bytes(self._in[4 : 4 + size])
@@ -140,8 +157,8 @@ class Process:
                     self._in += data
                     self.total += len(data)
                     self.open = bool(data)
-                    if self.total > MAX_ANSWERS:
-                        raise Broken(f"answers of more than {MAX_ANSWERS >> 20} MB")
+                    if self.total > self.most_answered:
+                        raise Broken(f"answers of more than {self.most_answered >> 20} MB")
             except BlockingIOError:
                 return
             except ConnectionError:
@@ -200,6 +217,7 @@ class ForkServer:
         self.config = config
         self._packages = packages
         self.missing: tuple[str, ...] = ()
+        self.settled = False  # programs are confined before they are forked
         self.pid = 0  # of the process that forks programs
         self._ends = 0
         self._namespaces = namespaces
@@ -246,7 +264,8 @@ class ForkServer:
             )
             theirs.close()
         try:
-            self.missing = tuple(self._receive()["missing"])
+            ready = self._receive()
+            self.missing, self.settled = tuple(ready["missing"]), ready["settled"]
         except (OSError, EOFError) as error:
             self._popen.kill()
             assert self._popen.stderr is not None

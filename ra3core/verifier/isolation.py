@@ -52,7 +52,8 @@ class _Calls:
     # What reaches into other processes or outlives the program: ptrace, process_vm_readv, process_vm_writev,
     # process_madvise, pidfd_getfd, kcmp, move_pages, migrate_pages, shmget, shmat, shmctl, msgget, semget, mq_open,
     # add_key, request_key, keyctl, perf_event_open, bpf, userfaultfd, io_uring_setup, setpriority, ioprio_set,
-    # sched_setparam, sched_setscheduler, sched_setaffinity, sched_setattr, unshare, setns
+    # sched_setparam, sched_setscheduler, sched_setaffinity, sched_setattr, unshare, setns; and memory that no limit
+    # counts: memfd_create, memfd_secret
     refused: tuple[int, ...]
     # Without namespaces also: kill, tkill, rt_sigqueueinfo, rt_tgsigqueueinfo, pidfd_send_signal, socket
     outside: tuple[int, ...]
@@ -62,11 +63,11 @@ class _Calls:
 _CALLS = {
     "x86_64": _Calls(0xC000003E, 234, 302, (
         101, 310, 311, 440, 438, 312, 279, 256, 29, 30, 31, 68, 64, 240, 248, 249, 250, 298, 321, 323, 425, 141, 251,
-        142, 144, 203, 314, 272, 308,
+        142, 144, 203, 314, 272, 308, 319, 447,
     ), (62, 200, 129, 297, 424, 41)),
     "aarch64": _Calls(0xC00000B7, 131, 261, (
         117, 270, 271, 440, 438, 272, 239, 238, 194, 196, 195, 186, 190, 180, 217, 218, 219, 241, 280, 282, 425, 140,
-        30, 118, 119, 122, 274, 97, 268,
+        30, 118, 119, 122, 274, 97, 268, 279, 447,
     ), (129, 130, 138, 240, 424, 198)),
 }
 # fmt: on
@@ -109,7 +110,7 @@ class Sandbox:
         self.root = os.geteuid() == 0
         self._read_all = False
         self._others = 0
-        self._settled = False
+        self.settled = False  # programs are forked by a confined parent
         self._workplace, self._folder, self._count = "", "", 0
         self._folders: dict[int, str] = {}  # of the children, where they cannot mount one for themselves
 
@@ -221,8 +222,9 @@ class Sandbox:
         while True:
             parent = os.fork()
             if parent == 0:
+                os.setsid()  # programs may signal their group; the server's outer process is not to be in it
                 self._folder = "/tmp"
-                self._settled = True
+                self.settled = True
                 _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
                 self._drop(limits)
                 return
@@ -237,7 +239,7 @@ class Sandbox:
 
     def fork(self) -> int:
         """Fork a program's process."""
-        if self._settled:
+        if self.settled:
             child = _fork()
         else:
             self._count += 1
@@ -251,7 +253,7 @@ class Sandbox:
 
     def confine(self, limits: dict[str, int]) -> None:
         """In the child: an empty writable folder, limits, no privileges. Irreversible."""
-        if not self._settled:
+        if not self.settled:
             os.setsid()
             self._drop(limits)
         _limit("RLIMIT_CPU", limits["cpu"])
@@ -262,14 +264,14 @@ class Sandbox:
         whether nothing is left; if something is, the caller must exit."""
         found = []
         for child in children:
-            if not self._settled:
+            if not self.settled:
                 _kill(-child)
             _kill(child)
             _, status, usage = os.wait4(child, 0)
-            if not self._settled:
+            if not self.settled:
                 _kill(-child)
             found.append((status, usage.ru_utime + usage.ru_stime))
-        if self._settled:
+        if self.settled:
             return found, _reap() and _emptied("/tmp")
         if self.namespaces:
             _kill_namespace()
@@ -354,7 +356,7 @@ def _emptied(folder: str) -> bool:
             os.unlink(f"{folder}/{name}")
     except OSError:
         return False
-    return os.stat(folder).st_mode & 0o7777 == 0o777
+    return os.stat(folder).st_mode & 0o7777 == 0o777 and not os.listxattr(folder)
 
 
 @functools.cache

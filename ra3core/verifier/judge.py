@@ -29,7 +29,16 @@ from ra3core.config import VerifierConfig
 from ra3core.corpora.demonstrations import Test
 from ra3core.errors import UserError
 from ra3core.verifier import compare, plain
-from ra3core.verifier.forkserver import Broken, Flood, ForkServer, Process, SandboxError, cpu_of, packed
+from ra3core.verifier.forkserver import (
+    Broken,
+    Flood,
+    ForkServer,
+    Process,
+    SandboxError,
+    memory_of,
+    packed,
+    total_cpu_of,
+)
 from ra3core.verifier.program import Category, Check, Outcome, Program, Recording, Script, StdioTest, Verdict
 
 UNCONFINED = 70  # exit status, as in server.py
@@ -37,6 +46,8 @@ _TRIES = 3
 _LOADING, _GATHER = 0.001, 0.0004  # seconds in which nothing is asked: answers come together
 _AT_ONCE = 0.02  # seconds that pass before anybody looks at a clock
 _KEPT = 1024  # encoded tests
+_UNWATCHED = 0.05  # seconds that a program may keep the judge busy until somebody looks at a clock
+_LEAST_ANSWERED = 4 << 20  # bytes of all answers that are taken at least
 _MOST_OUTPUT = 16 << 20  # bytes of judged standard output
 _MOST_STARVED = 10  # wall limits by which a busy machine extends one
 _CHECKER_CPU = 10.0  # seconds
@@ -45,6 +56,10 @@ _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
 class _Timeout(Exception):
     """A limit was reached."""
+
+
+class _Memory(Exception):
+    """A program and its children take too much."""
 
 
 class _Left(Exception):
@@ -142,6 +157,9 @@ class Verifier:
                         raise SandboxError("the verifier is closed") from error
                     server.restart()
             return Verdict(False, "crash", detail=f"the sandbox died {_TRIES} times under this program")
+        except Exception:
+            server.restart()  # whatever it was, the next program is not to meet it
+            raise
         finally:
             self._idle.put(server)
 
@@ -182,7 +200,7 @@ class _Trial:
             outcomes=(*self.outcomes, *(not_run * missing)),
             cpu_seconds=self.cpu_seconds,
             wall_seconds=time.monotonic() - self.started,
-            detail=_ADDRESS.sub("0x...", self.detail),
+            detail=_printable(_ADDRESS.sub("0x...", self.detail)),
             output=self.output,
             weak=self.weak,
         )
@@ -197,12 +215,15 @@ class _Trial:
         self.call: tuple[float, float] | None = None  # CPU seconds of the process when the call began, its limit
         self.processes = []
         self.exits: list[tuple[int, float]] | None = None
+        self.looked = time.monotonic()  # at the clocks
         died = False
         try:
             try:
                 work()
             except _Timeout as error:
                 self._fail("timeout", str(error), outcome=True)
+            except _Memory as error:
+                self._fail("memory", str(error), outcome=True)
             except Broken as error:
                 self._fail("crash", str(error), outcome=True)
             except Flood as error:
@@ -220,7 +241,7 @@ class _Trial:
                 process.close()
         status, cpu = exits[0] if exits else (signal.SIGKILL, 0.0)
         self.cpu_seconds += cpu
-        if died and status == UNCONFINED << 8 and not self.processes[0].total:
+        if died and status == UNCONFINED << 8 and not self.processes[0].total and not self.server.settled:
             raise SandboxError("a program could not be confined")
         if died:
             self._fail(*self._cause(status, cpu), outcome=True)
@@ -239,7 +260,10 @@ class _Trial:
     def _calls(self, tests: Sequence[Test]) -> None:
         """Inputs in, outputs back."""
         one_by_one = self.recorded is not None
-        process = self._load("calls", more=b"" if one_by_one else _encoded(tests))
+        frames, expected = (b"", 0) if one_by_one else _encoded(tests)
+        process = self._load("calls", more=frames)
+        if not one_by_one:
+            process.most_answered = max(_LEAST_ANSWERED, 4 * expected)
         time.sleep(_LOADING)
         if not self._loaded(process):
             return
@@ -441,7 +465,11 @@ class _Trial:
             for fd, event in found:
                 for each in self.processes:
                     each.handle(fd, event)
-            patience = _AT_ONCE if found else self._patience(process)
+            now = time.monotonic()
+            if found and now - self.looked < _UNWATCHED:
+                patience = _AT_ONCE
+            else:
+                patience, self.looked = self._patience(process), now
 
     def _patience(self, process: Process) -> float:
         """Seconds until a limit can be reached; raises _Timeout when one is."""
@@ -455,7 +483,12 @@ class _Trial:
                 if left[-1] <= 0:
                     raise _Timeout(f"the CPU limit of {limit:g} s for one call was reached")
         family = self.server.family()
-        left.append(self.cpu_limit * len(self.processes) - sum(map(cpu_of, family)))
+        left.append(self.cpu_limit * len(self.processes) - sum(map(total_cpu_of, family)))
+        if (
+            len(family) > len(self.processes)
+            and sum(map(memory_of, family)) > self.memory_mb * len(self.processes) << 20
+        ):
+            raise _Memory(f"all processes together took more than {self.memory_mb} MB")
         if min(left) <= 0:
             raise _Timeout(f"the CPU limit of {self.cpu_limit:g} s was reached")
         wall = self.deadline - time.monotonic()
@@ -487,12 +520,13 @@ class _Trial:
         return "crash", f"exited with status {code} before the tests ended"
 
 
-_known: OrderedDict[int, tuple[Sequence[Test], bytes]] = OrderedDict()
+_known: OrderedDict[int, tuple[Sequence[Test], tuple[bytes, int]]] = OrderedDict()
 _known_lock = threading.Lock()
 
 
-def _encoded(tests: Sequence[Test]) -> bytes:
-    """The calls of `tests` as frames; kept for the tests that were used last, for many programs share theirs."""
+def _encoded(tests: Sequence[Test]) -> tuple[bytes, int]:
+    """The calls of `tests` as frames, and the bytes that the expected answers take; kept for the tests that were used
+    last, for many programs share theirs."""
     key = id(tests)
     with _known_lock:
         entry = _known.get(key)
@@ -502,13 +536,21 @@ def _encoded(tests: Sequence[Test]) -> bytes:
     frames = bytearray()
     for test in tests:
         frames += packed(_call(test))
-    data = bytes(frames)
+    data = bytes(frames), sum(map(_size, tests))
     if isinstance(tests, tuple):  # what cannot change
         with _known_lock:
             _known[key] = tests, data
             while len(_known) > _KEPT:
                 _known.popitem(last=False)
     return data
+
+
+def _size(test: Test) -> int:
+    """Bytes that the expected answer takes."""
+    try:
+        return len(plain.dumps(test.expected, reduce=True))
+    except plain.NotPlain:
+        return 0
 
 
 def _call(test: Test) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -523,5 +565,12 @@ def _bytes(text: str) -> bytes:
 def _short(value: Any) -> str:
     try:
         return reprlib.repr(compare.plain(value))
-    except ValueError:  # an int of more digits than the interpreter writes out
+    except (ValueError, RecursionError):  # an int of more digits than the interpreter writes out
         return f"a {type(value).__name__} that is too long to show"
+
+
+def _printable(text: str) -> str:
+    """Text that changes nothing on a terminal and that every file can hold."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

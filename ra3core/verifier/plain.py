@@ -20,11 +20,16 @@ MAX_DEPTH = 200
 """Deepest nesting that is encoded or decoded."""
 
 _SMALL = 1 << 62
+_FEW = 1000  # items of a set that may hash alike
 _WIDE = ("utf-32-le", "surrogatepass")
 
 
 class NotPlain(Exception):
     """The value, or the text, is not plain data."""
+
+
+class TooDeep(NotPlain):
+    """The value is nested deeper than MAX_DEPTH, or holds itself."""
 
 
 class Reduced:
@@ -34,6 +39,12 @@ class Reduced:
 
     def __init__(self, value: Any) -> None:
         self.value = value
+
+    def __hash__(self) -> int:  # unhashable when the value is
+        return hash(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
 
 def dumps(value: Any, reduce: bool = False) -> bytes:
@@ -78,7 +89,7 @@ def _pack(value: Any, depth: int, reduce: bool) -> Any:
     if kind is int:
         return value if -_SMALL < value < _SMALL else {"i": hex(value)}
     if depth >= MAX_DEPTH:
-        raise NotPlain("nested too deeply")
+        raise TooDeep("nested too deeply")
     depth += 1
     if kind is list:
         return [_pack(item, depth, reduce) for item in value]
@@ -143,13 +154,14 @@ def _unpack(packed: Any, depth: int) -> Any:
         raise NotPlain("malformed: not a tagged value")
     tag, body = next(iter(packed.items()))
     if tag == "d":
-        return {_unpack(key, depth): _unpack(item, depth) for key, item in body}
+        keys = scattered([_unpack(key, depth) for key, _ in _listed(body)])
+        return dict(zip(keys, (_unpack(item, depth) for _, item in body), strict=True))
     if tag == "t":
         return tuple(_unpack(item, depth) for item in _listed(body))
     if tag == "s":
-        return {_unpack(item, depth) for item in _listed(body)}
+        return set(scattered([_unpack(item, depth) for item in _listed(body)]))
     if tag == "f":
-        return frozenset(_unpack(item, depth) for item in _listed(body))
+        return frozenset(scattered([_unpack(item, depth) for item in _listed(body)]))
     if tag == "w":
         return bytes.fromhex(body).decode(*_WIDE)
     if tag == "b":
@@ -162,6 +174,13 @@ def _unpack(packed: Any, depth: int) -> Any:
     if tag == "u":
         return Reduced(_unpack(body, depth))
     raise NotPlain("malformed: unknown tag")
+
+
+def scattered(items: list[Any]) -> list[Any]:
+    """The items, when a set of them takes no quadratic time: many different numbers can be made to hash alike."""
+    if len(items) > _FEW and len(set(map(hash, items))) < len(items) // 2 and len(set(map(repr, items))) == len(items):
+        raise NotPlain("values that hash alike")
+    return items
 
 
 def _listed(body: Any) -> list[Any]:

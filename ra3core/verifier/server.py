@@ -57,8 +57,8 @@ _REHEARSALS = 20  # enough for the interpreter to specialise what it runs
 _POOL, _POOL_START, _MOST_HOLES = 1 << 14, 64, 20_000  # of CPython's allocator; elsewhere this does nothing useful
 _fillers: list[object] = []
 
-UNCONFINED = 70
-"""Exit status of a child that failed before the program's first line."""
+UNCONFINED, FAILED = 70, 71
+"""Exit status of a child that failed before the program's first line, or because the program left nothing to go on."""
 
 MAX_DETAIL = 300
 
@@ -238,7 +238,7 @@ def _describe(error: BaseException) -> tuple[str, str]:
 
 
 class CandidateError(Exception):
-    """The program raised something that is not a builtin exception, or died."""
+    """The program raised something that is not a builtin exception, or one that would end a loop of the tests."""
 
 
 class Unsendable(BaseException):
@@ -252,6 +252,8 @@ def _script(channel: Channel, job: dict, scope: dict, entry_point: str) -> None:
     def candidate(*arguments, **keywords):
         try:
             call = ["call", plain.pack(arguments), plain.pack(keywords)]
+        except plain.TooDeep as error:  # what the program returned before, not the tests' own
+            raise CandidateError(str(error)) from None
         except plain.NotPlain as error:
             raise Unsendable(str(error)) from None
         channel.send(call)
@@ -260,7 +262,7 @@ def _script(channel: Channel, job: dict, scope: dict, entry_point: str) -> None:
             return answer[1]
         kind = getattr(builtins, answer[2].partition(":")[0], None)
         raised.append(answer[2])
-        if isinstance(kind, type) and issubclass(kind, Exception):
+        if isinstance(kind, type) and issubclass(kind, Exception) and kind not in (StopIteration, StopAsyncIteration):
             raise kind(answer[2].partition(": ")[2])
         raise CandidateError(answer[2])
 
@@ -272,7 +274,7 @@ def _script(channel: Channel, job: dict, scope: dict, entry_point: str) -> None:
     channel.send(["done", error, raised[-1] if raised else ""])
 
 
-def _child(sandbox: isolation.Sandbox, descriptors: list[int], limits: dict) -> None:
+def _confine(sandbox: isolation.Sandbox, descriptors: list[int], limits: dict) -> None:
     data, error, *standard = [fcntl.fcntl(fd, fcntl.F_DUPFD, 16) for fd in descriptors]
     for number, fd in enumerate(standard or (os.open("/dev/null", os.O_RDONLY), error)):
         os.dup2(fd, number)
@@ -281,7 +283,6 @@ def _child(sandbox: isolation.Sandbox, descriptors: list[int], limits: dict) -> 
     os.closerange(4, 1024)
     sandbox.confine(limits)
     random.seed(0)  # equal programs get equal verdicts
-    _serve(Channel(3))
 
 
 # -- the server -------------------------------------------------------------------------------------------------------
@@ -311,18 +312,20 @@ def main() -> None:
 
 def _obey(control: socket.socket, sandbox: isolation.Sandbox, children: list[int]) -> None:
     """Do what the judge says, until it is gone."""
-    _send(control, {"ready": True, "missing": sandbox.missing})
+    _send(control, {"ready": True, "missing": sandbox.missing, "settled": sandbox.settled})
     while True:
         message, descriptors = _receive(control)
         if "start" in message:
             pid = sandbox.fork()
             if pid == 0:
-                code = UNCONFINED
+                code, leave = UNCONFINED, os._exit
                 try:
-                    _child(sandbox, descriptors, message["start"])
+                    _confine(sandbox, descriptors, message["start"])
+                    code = FAILED
+                    _serve(Channel(3))
                     code = 0
                 finally:
-                    os._exit(code)
+                    leave(code)
             for descriptor in descriptors:
                 os.close(descriptor)
             children.append(pid)
