@@ -12,7 +12,7 @@ import yaml
 from typer.exceptions import TyperException
 
 from flows import environment
-from ra3core.config import RunConfig, VerifierConfig, load, parse
+from ra3core.config import EMBEDDED, RunConfig, VerifierConfig, load, parse
 from ra3core.errors import UserError
 
 INTERRUPTED = 130  # what typer returns after Ctrl-C
@@ -67,6 +67,10 @@ def run(
         config = load(preset, overrides)
     if seeds < 1:
         raise UserError(f"--seeds: expected at least 1, found {seeds}")
+    if any(entry.name != EMBEDDED for entry in config.evaluation.benchmarks):
+        from flows.evaluation import check_entries
+
+        check_entries(config.evaluation.benchmarks)
     runtime = environment.runtime(workers=workers)
     with environment.prefect_api(runtime.root) as ready:
         from flows.pipeline import pipeline

@@ -144,6 +144,16 @@ def load_benchmark(name: str, data: Path | None, root: Path) -> tuple[Benchmark,
     return benchmarks.load(name, data), data
 
 
+def check_entries(entries: Sequence[BenchmarkEntry]) -> None:
+    """What can be told of a run's benchmarks without loading them. Raises UserError for an unknown name or no file."""
+    for entry in entries:
+        if entry.name.partition(":")[0] not in benchmarks.NAMES:
+            expected = ", ".join(benchmarks.NAMES)
+            raise UserError(f"evaluation.benchmarks: no benchmark {entry.name!r}, expected one of {expected}")
+        if entry.data is not None and not Path(entry.data).expanduser().exists():
+            raise UserError(f"evaluation.benchmarks: {entry.name}: {entry.data}: no such file")
+
+
 def find_model(name: str) -> tuple[str, str]:
     """Where a model lies and what tells it from others: its files' digest, or the hub's revision.
 

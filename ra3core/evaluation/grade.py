@@ -203,13 +203,16 @@ class _Partial:
         self._file.seek(self._end)
         dropped = sum(text.endswith(b"\n") for text in self._file)
         self._file.truncate(self._end)
-        self._file.seek(self._end)
         return dropped
 
     def write(self, line: Line, row: Mapping[str, Any]) -> None:
         """Add a result, so that a kill right after it loses nothing."""
-        self._file.write(json.dumps({**row, "digest": self._digest(line)}).encode() + b"\n")
-        self._file.flush()
+        data = json.dumps({**row, "digest": self._digest(line)}).encode() + b"\n"
+        try:
+            while data:  # past the buffer, which would be written again when the disk is full and the file is closed
+                data = data[os.write(self._file.fileno(), data) :]
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror})") from error
 
     def rename(self) -> None:
         """The results are complete."""

@@ -88,6 +88,14 @@ BAD = {
     "grade with another k": (("grade", "humaneval", "FILE", "--data", "FILE", "--k", "1,0"), "--k 1,0"),
     "grade without workers": (("grade", "humaneval", "FILE", "--data", "FILE", "--workers", "-1"), "--workers"),
     "grade a missing suite": (("grade", "embedded", "FILE"), "no such folder"),
+    "run on no known benchmark": (
+        ("run", "--set", "evaluation.benchmarks=embedded,humanevil"),
+        "'humanevil', expected",
+    ),
+    "run without the file": (
+        ("run", "--set", "evaluation.benchmarks=[{name: mbpp, data: /no/f}]"),
+        "mbpp: /no/f: no such",
+    ),
     "run on a benchmark twice": (("run", "--set", "evaluation.benchmarks=mbpp,mbpp"), "mbpp is listed twice"),
     "config of no preset": (("config", "--preset", "missing.yaml"), "missing.yaml"),
 }
