@@ -7,6 +7,7 @@ trust the judge; the judge trusts nobody. Nothing here decides a verdict.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import json
 import marshal
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,18 +82,18 @@ class Process:
     holds the start. answer: where the standard output arrives that is judged, into `written`, or -1.
     """
 
-    def __init__(self, channel: socket.socket, output: int, answer: int = -1, most: int = 0) -> None:
+    def __init__(
+        self, channel: socket.socket, output: int, answer: int, most: int, find_pid: Callable[[], int]
+    ) -> None:
         self.channel, self.output, self.answer = channel, output, answer
+        self._find_pid = find_pid
         self.printed, self.written = bytearray(), bytearray()
         self.total = 0  # bytes answered
         self.open = True
-        self.pid = 0
         self._most = most
         self.most_answered = MAX_ANSWERS  # bytes
         self._in, self._out = bytearray(), bytearray()
         channel.setblocking(False)
-        if sys.platform == "linux":
-            channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         for fd in (output, answer):
             if fd >= 0:
                 os.set_blocking(fd, False)
@@ -102,6 +103,11 @@ class Process:
         self._out += packed(message) + more
         with contextlib.suppress(OSError):
             del self._out[: self.channel.send(self._out[: 1 << 18])]
+
+    @functools.cached_property
+    def pid(self) -> int:
+        """Its number here; 0 where the system does not tell."""
+        return self._find_pid()
 
     def cpu(self) -> float:
         """CPU seconds that the process has used, all its threads; 0 where the system does not tell."""
@@ -153,7 +159,7 @@ class Process:
                 if event & select.POLLOUT and self._out:
                     del self._out[: self.channel.send(self._out[: 1 << 18])]
                 if event & ~select.POLLOUT:
-                    data = self._receive()
+                    data = self.channel.recv(1 << 18)
                     self._in += data
                     self.total += len(data)
                     self.open = bool(data)
@@ -163,12 +169,6 @@ class Process:
                 return
             except ConnectionError:
                 self.open = False
-
-    def _receive(self) -> bytes:
-        if self.pid or sys.platform != "linux":
-            return self.channel.recv(1 << 18)
-        data, self.pid = _receive_with_sender(self.channel, 1 << 18)
-        return data
 
     def _read_output(self) -> bool:
         """Whether there was something."""
@@ -219,7 +219,7 @@ class ForkServer:
         self.missing: tuple[str, ...] = ()
         self.settled = False  # programs are confined before they are forked
         self.pid = 0  # of the process that forks programs
-        self._ends = 0
+        self._ends = self._forked = 0
         self._namespaces = namespaces
         self._popen: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -317,7 +317,8 @@ class ForkServer:
             answer, answering = os.pipe()
             passed.append(answering)
         limits = {"cpu": cpu_seconds, "memory": memory_mb * _MEGABYTE, **_LIMITS}
-        process = Process(ours, reading, answer, most)
+        process = Process(ours, reading, answer, most, functools.partial(self._child, self._forked))
+        self._forked += 1
         assert self._control is not None
         try:
             socket.send_fds(self._control, [frame({"start": limits})], passed)
@@ -333,6 +334,7 @@ class ForkServer:
     def end(self) -> list[tuple[int, float]]:
         """Kill what was forked; (wait status, CPU seconds) of each, as far as the programs let it be known."""
         assert self._control is not None
+        self._forked = 0
         self._ends += 1
         message = frame({"end": self._ends})
         self._control.sendall(message)
@@ -347,6 +349,13 @@ class ForkServer:
                 exits = [(status, cpu) for status, cpu in answer["exits"]]
                 if answer["clean"]:
                     return exits
+
+    def _child(self, number: int) -> int:
+        """The process that was forked as that number of this round. Orphans stand behind them, the dead stay."""
+        try:
+            return int(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()[number])
+        except (OSError, ValueError, IndexError):
+            return 0
 
     def family(self) -> list[int]:
         """Every process that the server has forked and what they have started, as numbered here; empty where the

@@ -47,7 +47,7 @@ _LOADING, _GATHER = 0.001, 0.0004  # seconds in which nothing is asked: answers 
 _AT_ONCE = 0.02  # seconds that pass before anybody looks at a clock
 _KEPT = 1024  # encoded tests
 _UNWATCHED = 0.05  # seconds that a program may keep the judge busy until somebody looks at a clock
-_LEAST_ANSWERED = 4 << 20  # bytes of all answers that are taken at least
+_LEAST_ANSWERED = 2 << 20  # bytes of all answers that are taken at least
 _MOST_OUTPUT = 16 << 20  # bytes of judged standard output
 _MOST_STARVED = 10  # wall limits by which a busy machine extends one
 _CHECKER_CPU = 10.0  # seconds
@@ -268,8 +268,8 @@ class _Trial:
         if not self._loaded(process):
             return
         for number, test in enumerate(tests, start=1):
-            before = process.cpu()
             limit = test.cpu_seconds if isinstance(test, Check) else None
+            before = process.cpu() if limit or one_by_one else 0.0
             self.call = (before, limit) if limit else None
             if one_by_one:
                 process.send(_call(test))
