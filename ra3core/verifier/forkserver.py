@@ -101,8 +101,15 @@ class Process:
     def send(self, message: Any, more: bytes = b"") -> None:
         """Write plain data as a frame, and `more` frames, as far as they go at once; `handle` does the rest."""
         self._out += packed(message) + more
-        with contextlib.suppress(OSError):
+        self._write()
+
+    def _write(self) -> None:
+        try:
             del self._out[: self.channel.send(self._out[: 1 << 18])]
+        except BlockingIOError:
+            return
+        except ConnectionError:  # it ended without reading everything; what it answered may still wait here
+            self._out.clear()
 
     @functools.cached_property
     def pid(self) -> int:
@@ -157,7 +164,7 @@ class Process:
         elif fd == self.channel.fileno():
             try:
                 if event & select.POLLOUT and self._out:
-                    del self._out[: self.channel.send(self._out[: 1 << 18])]
+                    self._write()
                 if event & ~select.POLLOUT:
                     data = self.channel.recv(1 << 18)
                     self._in += data

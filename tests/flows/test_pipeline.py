@@ -157,8 +157,8 @@ def test_a_changed_section_rebuilds_its_stage_and_what_follows(checkout, first, 
     with Runs(checkout) as runs:
         run_pipeline("e_step.think_penalty=0.7")
     ra3 = {f"{stage}/0" for stage in ("e_step_1", "bootstrap_1", "m_step_1", "ra3_rlvr", "evaluate_ra3", "report")}
-    # ntp_compute counts its tokens on the new annotations; it trains to the same result, which is not evaluated again
-    assert set(runs.children) == ra3 | {"evaluate_ra3_rlvr/0", "ntp_compute/0"}
+    # ntp_compute counts its tokens on the new annotations
+    assert set(runs.children) == ra3 | {"evaluate_ra3_rlvr/0", "ntp_compute/0", "evaluate_ntp_compute/0"}
 
 
 def test_a_damaged_artifact_is_built_again(checkout, first, run_pipeline) -> None:

@@ -215,3 +215,10 @@ def _command(pid: str) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""
+
+
+def test_a_program_that_does_not_load_is_judged_alike_every_time(verifier: Verifier) -> None:
+    """Its process answers and ends while the judge is still sending the tests: the answer must not get lost."""
+    many = tuple(Test(([i] * 200,), None) for i in range(300))
+    verdicts = verifier.judge([Program(f"def f(x): return )  # {i}", "f", many) for i in range(60)])
+    assert {verdict.category for verdict in verdicts} == {"syntax"}
