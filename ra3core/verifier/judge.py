@@ -47,7 +47,7 @@ _LOADING, _GATHER = 0.001, 0.0004  # seconds in which nothing is asked: answers 
 _AT_ONCE = 0.02  # seconds that pass before anybody looks at a clock
 _KEPT = 1024  # encoded tests
 _UNWATCHED = 0.05  # seconds that a program may keep the judge busy until somebody looks at a clock
-_LEAST_ANSWERED = 2 << 20  # bytes of all answers that are taken at least
+_LEAST_ANSWERED, _MOST_ANSWERED = 2 << 20, 4 << 20  # bytes of answers that are taken, unless more are expected
 _MOST_OUTPUT = 16 << 20  # bytes of judged standard output
 _MOST_STARVED = 10  # wall limits by which a busy machine extends one
 _CHECKER_CPU = 10.0  # seconds
@@ -398,6 +398,8 @@ class _Trial:
         """A new process with its job: the program, and what else the kind takes; `more` are frames that follow."""
         # The kernel counts whole ticks, up to a fifth more than the clock that decides.
         process = self.server.fork(ceil(1.5 * self.cpu_limit) + 2, self.memory_mb, stdin, most)
+        if kind != "script" and self.recorded is None:  # the test code's own process may say more
+            process.most_answered = _MOST_ANSWERED
         self.processes.append(process)
         program = self.program
         sources = [program.source, *program.readings]

@@ -14,13 +14,14 @@ The fork server loads this file by its path, so it imports the standard library 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 MAX_DEPTH = 200
 """Deepest nesting that is encoded or decoded."""
 
 _SMALL = 1 << 62
-_FEW = 1000  # items of a set that may hash alike
+_FEW = 100  # items of a set that may hash alike
 _WIDE = ("utf-32-le", "surrogatepass")
 
 
@@ -178,8 +179,14 @@ def _unpack(packed: Any, depth: int) -> Any:
 
 def scattered(items: list[Any]) -> list[Any]:
     """The items, when a set of them takes no quadratic time: many different numbers can be made to hash alike."""
-    if len(items) > _FEW and len(set(map(hash, items))) < len(items) // 2 and len(set(map(repr, items))) == len(items):
-        raise NotPlain("values that hash alike")
+    if len(items) > _FEW:
+        hashes = list(map(hash, items))
+        alike: dict[int, set[str]] = {value: set() for value, count in Counter(hashes).items() if count > _FEW}
+        for item, value in zip(items, hashes, strict=True) if alike else ():
+            if value in alike:
+                alike[value].add(repr(item))
+        if any(len(different) > _FEW for different in alike.values()):
+            raise NotPlain("values that hash alike")
     return items
 
 
