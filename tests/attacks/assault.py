@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
+
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
 from attack_programs import SCRIPT, TESTS, Attack
@@ -103,6 +105,15 @@ class Assailed:
         """Why it succeeds here, as far as is known."""
         user = self.walled and os.geteuid() != 0
         return attack.fault if {"everywhere": True, "user": user, "without": not self.walled}[attack.where] else ""
+
+    def test(self, request: pytest.FixtureRequest, attack: Attack, may: Way) -> None:
+        """The attack as a test."""
+        if excuse := self.excuse(attack):
+            pytest.skip(excuse)
+        if fault := self.fault(attack):
+            request.applymarker(pytest.mark.xfail(strict=True, reason=fault))
+        found = self.assault(attack, may)
+        assert not found, found
 
     def assault(self, attack: Attack, may: Way = "fail") -> list[tuple[str, str]]:
         """(kind, what happened) of all that an attack achieved."""

@@ -65,17 +65,20 @@ def total(xs):
 
 RIGHT = (
     Attack("answers 6 MB over sixty calls of a script", "def total(xs):\n    return xs\n", tests=(),
-           script=Script("", "xs = list(range(20_000))\nfor _ in range(60):\n    assert candidate(xs) == xs\n")),
+           script=Script("", "xs = list(range(20_000))\nfor _ in range(60):\n    assert candidate(xs) == xs\n"),
+           fault="4 MB is all that a program may answer to a script, and it is counted over all calls"),
     Attack("answers 5 MB to a question for the length", "def total(n):\n    return 'x' * n\n", script=None,
-           tests=(Check((5_000_000,), 5_000_000, {}, "equal", "len"),)),
+           tests=(Check((5_000_000,), 5_000_000, {}, "equal", "len"),),
+           fault="what may be answered is measured by what is expected, which a view makes small"),
     Attack("answers 3 MB of digits where a few are expected", "def total(n):\n    return [1 / 3] * n\n", script=None,
-           tests=(Check((160_000,), [0.3] * 160_000, {}, "close", tolerance=0.1),)),
+           tests=(Check((160_000,), [0.3] * 160_000, {}, "close", tolerance=0.1),),
+           fault="four times what is expected is less than other digits of a number may take"),
     Attack("answers a set of numbers that are far apart", "def total(n):\n    return {k << 40 for k in range(n)}\n", script=None,
            tests=(Test((20_000,), {k << 40 for k in range(20_000)}),)),
     Attack("answers a set of many equal hashes, a few each", "def total(n):\n    return {k % 7 * (2**61 - 1) + k for k in range(n)}\n",
            script=None, tests=(Test((5_000,), {k % 7 * (2**61 - 1) + k for k in range(5_000)}),)),
-    Attack("uses forty threads", "import threading, time\ndef total(xs):\n"
-           "    threads = [threading.Thread(target=time.sleep, args=(0.01,)) for _ in range(40)]\n"
+    Attack("uses sixteen threads", "import threading, time\ndef total(xs):\n"
+           "    threads = [threading.Thread(target=time.sleep, args=(0.01,)) for _ in range(16)]\n"
            "    for each in threads:\n        each.start()\n    for each in threads:\n        each.join()\n    return sum(xs)\n"),
     Attack("leaves its own way after the last answer", "import atexit, os\natexit.register(os._exit, 3)\n" + _SUM),
     Attack("writes and reads files", "def total(xs):\n    with open('xs', 'w') as file:\n        file.write(' '.join(map(str, xs)))\n"
