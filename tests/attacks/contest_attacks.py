@@ -81,7 +81,8 @@ CONTEST_ATTACKS = (
             "        raise SystemExit(0)\nsys.stdout = Out()\nprint(6)\n"),
     _prints("waits for more input", "import os\nwhile True:\n    os.read(0, 9)\n", cpu=0.3),
     _prints("stops itself before it prints", "import os\nos.kill(os.getpid(), 19)\n", PLAIN, wall=0.4, signals=True),
-    _prints("leaves with that status before it prints", "import os\nos._exit(70)\n", PLAIN),
+    _prints("leaves with that status before it prints", "import os\nos._exit(70)\n", PLAIN,
+            fault="without namespaces it is believed: three servers are replaced", where="without"),
     _prints("reads what a checker would read", "print(open('correct_output.txt').read())\n"),
     _prints("writes what a checker would read", f"for name in {_FILES}:\n    open(name, 'w').write('6')\n"),
     _prints("links what a checker would read", "import os\nos.symlink('correct_output.txt', 'solution_output.txt')\n"

@@ -211,7 +211,7 @@ def total(xs):
         os.mkdir("d" * 200)
         os.chdir("d" * 200)
     return 0
-"""),
+""", walls=True),
     Attack("files that nobody may open, links in circles, pipes, sockets", """
 import os, socket
 def total(xs):
