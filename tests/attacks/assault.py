@@ -48,7 +48,7 @@ HONEST_CONTEST = Program(
 )
 _LOOK = Program(LOOK, "look", (Test((), None),))
 
-COSTLY = 1.5
+COSTLY = 5.0
 """Seconds of its own CPU time that one way to judge an attack may take the judge."""
 PATIENCE = 3.0
 """Seconds beyond twice the wall limit that it may take."""
