@@ -330,10 +330,16 @@ class RunConfig(Section):
 class RuntimeConfig(Section):
     """Where and how a run executes; part of no cache key. Read from RA3_* environment variables and options."""
 
-    root: Path = Path()  # the checkout: data/, artifacts/, reports/ and mlflow/ lie below it
-    workers: Positive = 2  # stages that run at the same time
-    threads: Positive = 1  # torch threads of one stage
-    device: str = "cpu"
+    root: Path = Field(default=Path(), description="The checkout: data/, artifacts/, reports/ and mlflow/ lie below it.")
+    workers: Positive = Field(default=2, description="Stages that run at the same time on a machine.")
+    threads: Positive = Field(default=1, description="Torch threads of one stage.")
+    device: str = Field(default="cpu", description="cpu, cuda, or devices to share out, one stage each: cuda:0,cuda:1.")
+    stage_minutes: float | None = Field(default=None, gt=0, description="A stage that takes longer is ended.")
+    retries: NonNegative = Field(default=1, description="Attempts more for a stage whose process was killed.")
+    task_runner: Literal["threads", "dask", "ray"] = Field(
+        default="threads", description="Where stages run: here, or on the workers of a Dask or Ray cluster."
+    )
+    cluster: str | None = Field(default=None, description="The cluster's address; none starts one on this machine.")
 
 
 def slug(name: str) -> str:
