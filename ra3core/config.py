@@ -137,6 +137,23 @@ class BootstrapConfig(Section):
     batch_size: Positive = 32
 
 
+class _Shard(Section):
+    """Which of `shards` parts of a stage's chunks (ra3core/shards.py)."""
+
+    shard: Positive  # 1 .. shards
+    shards: Positive
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.shard > self.shards:
+            raise ValueError(f"shard {self.shard} of {self.shards}, expected at most {self.shards}")
+        return self
+
+
+class BootstrapShard(_Shard, BootstrapConfig):
+    """A part of the annotation."""
+
+
 class MStepConfig(Section):
     """Next-token prediction on (annotated) demonstrations; NTP baselines use the very same section."""
 
@@ -212,6 +229,10 @@ class BenchmarkConfig(_Sampled):
     @property
     def slug(self) -> str:
         return slug(self.benchmark)
+
+
+class BenchmarkShard(_Shard, BenchmarkConfig):
+    """A part of one model's evaluation on one benchmark."""
 
 
 class BenchmarkEntry(Section):
@@ -339,6 +360,7 @@ class RuntimeConfig(Section):
     task_runner: Literal["threads", "dask", "ray"] = Field(
         default="threads", description="Where stages run: here, or on the workers of a Dask or Ray cluster."
     )
+    shards: Positive = Field(default=1, description="Parts of every annotation and evaluation; no result differs.")
     cluster: str | None = Field(default=None, description="The cluster's address; none starts one on this machine.")
 
 

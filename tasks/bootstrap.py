@@ -1,13 +1,20 @@
-"""Bootstrap: the policy annotates every demonstration with its rationales."""
+"""Bootstrap: the policy annotates every demonstration with its rationales, here or in shards."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from prefect import State
+from prefect import State, unmapped
+from prefect.futures import PrefectFuture
 
 from ra3core.artifacts import Artifact
+from ra3core.config import BootstrapConfig, BootstrapShard
 from tasks.session import Session, StageFunction, stage_task
+
+MODULE = "ra3core.learning.bootstrap"
+
+Future = PrefectFuture[Artifact]
 
 
 @stage_task("bootstrap", "{label} seed {seed}")
@@ -19,14 +26,70 @@ def bootstrap(
     likelihood: Artifact,
     demonstrations: Artifact,
     rank: int = 0,
+    shards: Sequence[Artifact] = (),
 ) -> State[Artifact]:
     """Annotated demonstrations; of several rationales the one that `likelihood` gains most from is kept.
 
     With an infinite think penalty nothing is annotated: the limit in which RA3 is next-token prediction.
+    shards: from `annotate_shard`, merged; without them the demonstrations are annotated here. The result is the same.
     """
+    inputs = {"policy": policy, "likelihood": likelihood, "demonstrations": demonstrations}
+    inputs |= {f"shard_{number}": shard for number, shard in enumerate(shards, 1)}
+    function = StageFunction(MODULE, "bootstrap")
+    return session.stage("bootstrap", function, _config(session), inputs, label=label, seed=seed, rank=rank)
+
+
+@stage_task("annotate_shard", "{label} shard {shard} seed {seed}", tag="bootstrap")
+def annotate_shard(
+    session: Session,
+    seed: int,
+    label: str,
+    policy: Artifact,
+    likelihood: Artifact,
+    demonstrations: Artifact,
+    shard: int,
+    rank: int = 0,
+) -> State[Artifact]:
+    """A part of `bootstrap`; shard: 1 .. runtime.shards."""
+    shards = session.runtime.shards
+    config = BootstrapShard(**_config(session).model_dump(), shard=shard, shards=shards)
+    inputs = {"policy": policy, "likelihood": likelihood, "demonstrations": demonstrations}
+    function, label = StageFunction(MODULE, "annotate_shard"), f"{label}:shard_{shard}_of_{shards}"
+    return session.stage("annotate_shard", function, config, inputs, label=label, seed=seed, rank=rank)
+
+
+def submit_bootstrap(
+    session: Session,
+    seed: int,
+    label: str,
+    policy: Artifact | Future,
+    likelihood: Artifact | Future,
+    demonstrations: Artifact | Future,
+    rank: int = 0,
+) -> tuple[Future, list[Future]]:
+    """Submit `bootstrap` and, where runtime.shards asks for more than one, its shards, which it merges.
+
+    Returns what is to come, and the shards: whoever waits should wait for them too, since a shard that fails leaves the
+    merge not run, without an error of its own.
+    """
+    shards: list[Future] = []
+    if session.runtime.shards > 1:
+        shards = annotate_shard.map(
+            unmapped(session),
+            unmapped(seed),
+            unmapped(label),
+            unmapped(policy),
+            unmapped(likelihood),
+            unmapped(demonstrations),
+            range(1, session.runtime.shards + 1),
+            unmapped(rank),
+        )
+    merged = bootstrap.submit(session, seed, label, policy, likelihood, demonstrations, rank=rank, shards=shards)
+    return merged, shards
+
+
+def _config(session: Session) -> BootstrapConfig:
     config = session.config.bootstrap
     if math.isinf(session.config.e_step.think_penalty):
-        config = config.model_copy(update={"think_penalty": math.inf})
-    function = StageFunction("ra3core.learning.bootstrap", "bootstrap")
-    inputs = {"policy": policy, "likelihood": likelihood, "demonstrations": demonstrations}
-    return session.stage("bootstrap", function, config, inputs, label=label, seed=seed, rank=rank)
+        return config.model_copy(update={"think_penalty": math.inf})
+    return config

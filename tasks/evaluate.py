@@ -7,17 +7,23 @@ benchmark is loaded ahead of everything else, so that a wrong name or a malforme
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prefect import State
+from prefect import State, unmapped
+from prefect.futures import PrefectFuture
 
 from ra3core.artifacts import Artifact, Store
-from ra3core.config import EMBEDDED, BenchmarkConfig, BenchmarkEntry, RunConfig
+from ra3core.config import EMBEDDED, BenchmarkConfig, BenchmarkEntry, BenchmarkShard, RunConfig
 from ra3core.errors import UserError
 from ra3core.evaluation import benchmarks
 from ra3core.evaluation.grading import data_digest, grading_code
 from tasks.session import Session, StageFunction, stage_task
+
+MODULE = "ra3core.evaluation.evaluate"
+
+Future = PrefectFuture[Artifact]
 
 
 @dataclass(frozen=True)
@@ -55,15 +61,71 @@ def label(arm: str, benchmark: BenchmarkConfig) -> str:
 
 @stage_task("evaluate", "{label} seed {seed}")
 def evaluate(
-    session: Session, seed: int, label: str, model: Artifact, tasks: Artifact, config: BenchmarkConfig, rank: int = 0
+    session: Session,
+    seed: int,
+    label: str,
+    model: Artifact,
+    tasks: Artifact,
+    config: BenchmarkConfig,
+    rank: int = 0,
+    shards: Sequence[Artifact] = (),
 ) -> State[Artifact]:
     """Graded samples of `model` on a benchmark.
 
     tasks: the run's data, or what `asked` made of the benchmark's file.
+    shards: from `evaluate_shard`, merged; without them the samples are drawn and graded here. The result is the same.
     """
-    function = StageFunction("ra3core.evaluation.evaluate", "evaluate")
-    inputs = {"model": model, "tasks": tasks}
+    function = StageFunction(MODULE, "evaluate")
+    inputs = {"model": model, "tasks": tasks} | {f"shard_{number}": shard for number, shard in enumerate(shards, 1)}
     return session.stage("evaluate", function, config, inputs, label=label, seed=seed, rank=rank)
+
+
+@stage_task("evaluate_shard", "{label} shard {shard} seed {seed}", tag="evaluate")
+def evaluate_shard(
+    session: Session,
+    seed: int,
+    label: str,
+    model: Artifact,
+    tasks: Artifact,
+    config: BenchmarkConfig,
+    shard: int,
+    rank: int = 0,
+) -> State[Artifact]:
+    """A part of `evaluate`; shard: 1 .. runtime.shards."""
+    shards = session.runtime.shards
+    function, label = StageFunction(MODULE, "evaluate_shard"), f"{label}:shard_{shard}_of_{shards}"
+    part = BenchmarkShard(**config.model_dump(), shard=shard, shards=shards)
+    inputs = {"model": model, "tasks": tasks}
+    return session.stage("evaluate_shard", function, part, inputs, label=label, seed=seed, rank=rank)
+
+
+def submit_evaluate(
+    session: Session,
+    seed: int,
+    label: str,
+    model: Artifact | Future,
+    tasks: Artifact | Future,
+    config: BenchmarkConfig,
+    rank: int = 0,
+) -> tuple[Future, list[Future]]:
+    """Submit `evaluate` and, where runtime.shards asks for more than one, its shards, which it merges.
+
+    Returns what is to come, and the shards: whoever waits should wait for them too, since a shard that fails leaves the
+    merge not run, without an error of its own.
+    """
+    shards: list[Future] = []
+    if session.runtime.shards > 1:
+        shards = evaluate_shard.map(
+            unmapped(session),
+            unmapped(seed),
+            unmapped(label),
+            unmapped(model),
+            unmapped(tasks),
+            unmapped(config),
+            range(1, session.runtime.shards + 1),
+            unmapped(rank),
+        )
+    return evaluate.submit(session, seed, label, model, tasks, config, rank=rank, shards=shards), shards
 
 
 def _external(entry: BenchmarkEntry, data: Path | None, benchmark: benchmarks.Benchmark, root: Path) -> Artifact:

@@ -5,7 +5,8 @@ spend, each number its bootstrap interval over problems, and on the embedded sui
 modes (ra3core/evaluation/samples.py); other benchmarks are sampled the way they officially are.
 
 Samples are drawn in chunks; a chunk is kept as it was drawn, and again when it is graded. So a killed evaluation goes
-on where it was, and samples outlive a change of the verifier: they are graded again, not drawn again.
+on where it was, and samples outlive a change of the verifier: they are graded again, not drawn again. On several
+machines `evaluate_shard` makes some of the chunks each, and `evaluate` merges them (ra3core/shards.py).
 
 Alone: ``ra3 evaluate MODEL --benchmark humaneval --data HumanEval.jsonl.gz``
 """
@@ -15,7 +16,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ra3core.config import EMBEDDED, BenchmarkConfig
+from ra3core import shards
+from ra3core.config import EMBEDDED, BenchmarkConfig, BenchmarkShard
+from ra3core.errors import UserError
 from ra3core.evaluation import benchmarks
 from ra3core.evaluation.benchmarks import (
     Benchmark,
@@ -39,6 +43,7 @@ from ra3core.verifier import WORKERS
 
 SAMPLES, RESULTS = "samples.jsonl", "results.json"
 DATA, PREPARED = "data", "prepared"
+_GRADED = ".graded.jsonl"
 _BATCHES = 4  # generation batches in a chunk: enough to sort by length, few enough to lose when killed
 
 
@@ -48,19 +53,55 @@ def evaluate(config: BenchmarkConfig, context: Context) -> Metrics:
     inputs["tasks"]: the data folder for the embedded suite; for another benchmark a folder with its file, named data
     and what its format is called (data.jsonl.gz; none: from the hub), where expected outputs are kept, too.
 
+    inputs["shard_1"] and so on, from `evaluate_shard`: the graded samples are theirs, and no model is loaded.
+
     Writes samples.jsonl (a graded sample a line) and results.json (`summarise`). Metrics: pass@k by mode and number of
     steps, comment figures, tokens (prompt and new, every sample). Finished chunks survive in context.scratch.
+    Raises UserError for a model that cannot be loaded, and for shards that do not hold every chunk once.
     """
-    model = Model(context.inputs["model"] / "model", context.device)
+    benchmark, data = _benchmark(config, context)
+    chunks = _chunks(benchmark, config, context.scratch)
+    if folders := shards.folders(context.inputs):
+        chunks = _merged(folders, chunks, config.samples)
+    else:
+        _grade_for_stage(benchmark, config, context, chunks, data)
+    results, samples = _summary(benchmark, config, context, chunks)
+    figures = flat(results, "" if config.benchmark == EMBEDDED else config.slug)
+    return {**figures, **_spent(samples)}
+
+
+def evaluate_shard(config: BenchmarkShard, context: Context) -> Metrics:
+    """One shard's part of `evaluate`, with its inputs and errors: a file of graded samples for each of its chunks.
+
+    Metrics: tokens and samples. A shard without chunks is an empty folder, and loads no model.
+    """
+    benchmark, data = _benchmark(config, context)
+    chunks = shards.own(_chunks(benchmark, config, context.scratch), config.shard, config.shards)
+    _grade_for_stage(benchmark, config, context, chunks, data)
+    for chunk in chunks:
+        shutil.copyfile(chunk.graded, replace(chunk, folder=context.out).graded)
+    return _spent([sample for chunk in chunks for sample in _read(chunk.graded)])
+
+
+def _benchmark(config: BenchmarkConfig, context: Context) -> tuple[Benchmark, Path | None]:
+    """The benchmark of a stage, and its file."""
     tasks = context.inputs["tasks"]
     if config.benchmark == EMBEDDED:
-        benchmark, data, prefix = embedded.load(tasks, ""), None, ""
-    else:
-        data = next(iter(sorted(tasks.glob(f"{DATA}*"))), None)
-        benchmark, prefix = benchmarks.load(config.benchmark, data), config.slug
-    results, samples = _evaluate(model, benchmark, config, context, data, tasks / PREPARED)
-    tokens = sum(sample.tokens for sample in samples)
-    return {**flat(results, prefix), "tokens": tokens, "train_tokens": 0, "samples": len(samples)}
+        return embedded.load(tasks, ""), None
+    data = next(iter(sorted(tasks.glob(f"{DATA}*"))), None)
+    return benchmarks.load(config.benchmark, data), data
+
+
+def _grade_for_stage(
+    benchmark: Benchmark, config: BenchmarkConfig, context: Context, chunks: Sequence[_Chunk], data: Path | None
+) -> None:
+    model = Model(context.inputs["model"] / "model", context.device)
+    _grade(model, benchmark, config, context, chunks, data, context.inputs["tasks"] / PREPARED)
+
+
+def _spent(samples: Sequence[Sample]) -> Metrics:
+    """What samples cost."""
+    return {"tokens": sum(sample.tokens for sample in samples), "train_tokens": 0, "samples": len(samples)}
 
 
 class Model:
@@ -101,10 +142,11 @@ def evaluate_benchmark(
     prompts = [[problem.id, benchmark.prompt(problem)] for problem in limited(benchmark.problems, config.limit)]
     drawn_by = [model.identity, prompts, benchmark.stop, context.seed, config.samples, config.temperature]
     drawn_by += [config.top_p, config.max_new_tokens, config.batch_size]
-    chunks = out / "chunks" / hashlib.sha256(json.dumps(drawn_by).encode()).hexdigest()[:16]
-    context = replace(context, out=out, scratch=chunks)
-    results, _ = _evaluate(model, benchmark, config, context, data, cache or out / PREPARED, workers)
-    return results
+    folder = out / "chunks" / hashlib.sha256(json.dumps(drawn_by).encode()).hexdigest()[:16]
+    context = replace(context, out=out, scratch=folder)
+    chunks = _chunks(benchmark, config, folder)
+    _grade(model, benchmark, config, context, chunks, data, cache or out / PREPARED, workers)
+    return _summary(benchmark, config, context, chunks)[0]
 
 
 @dataclass(frozen=True)
@@ -117,28 +159,32 @@ class _Chunk:
     folder: Path
 
     @property
+    def name(self) -> str:
+        return f"{self.mode}-{self.number:05d}"
+
+    @property
     def drawn(self) -> Path:
-        return self.folder / f"{self.mode}-{self.number:05d}.jsonl"
+        return self.folder / f"{self.name}.jsonl"
 
     @property
     def graded(self) -> Path:
-        return self.folder / f"{self.mode}-{self.number:05d}.graded.jsonl"
+        return self.folder / f"{self.name}{_GRADED}"
 
 
-def _evaluate(
+def _grade(
     model: Model,
     benchmark: Benchmark,
     config: BenchmarkConfig,
     context: Context,
+    chunks: Sequence[_Chunk],
     data: Path | None,
     cache: Path,
     workers: int = WORKERS,
-) -> tuple[dict[str, Any], list[Sample]]:
+) -> None:
+    """Draw and grade what is missing of these chunks."""
     torch.set_num_threads(context.threads)
     context.out.mkdir(parents=True, exist_ok=True)
     context.scratch.mkdir(parents=True, exist_ok=True)
-    problems = limited(benchmark.problems, config.limit)
-    chunks = list(_chunks(problems, config, context.scratch))
     _forget_other_grades(benchmark, data, config, context.scratch)
     missing = [chunk for chunk in chunks if not chunk.graded.is_file()]
     _tell_what_is_kept(chunks, config.samples, context)
@@ -150,10 +196,11 @@ def _evaluate(
     if missing:
         if not all(chunk.drawn.is_file() for chunk in missing):
             sampler()  # a model that cannot be loaded is told at once
-        total, done = len(problems) * len(config.modes), sum(len(c.problems) for c in chunks if c not in missing)
+        total, left = (sum(len(chunk.problems) for chunk in some) for some in (chunks, missing))
+        asked = {problem.id for chunk in chunks for problem in chunk.problems}
         with (
-            Grader(benchmark, config.verifier, cache, workers, [problem.id for problem in problems]) as grader,
-            context.log.progress("tasks", total, done) as advance,
+            Grader(benchmark, config.verifier, cache, workers, asked) as grader,
+            context.log.progress("tasks", total, total - left) as advance,
         ):
             if grader.missing:
                 context.log.message(unconfined(grader.missing))
@@ -166,7 +213,28 @@ def _evaluate(
                 waiting = graded
             if waiting is not None:
                 advance(waiting.save())
+
+
+def _merged(folders: Sequence[Path], chunks: Sequence[_Chunk], samples: int) -> list[_Chunk]:
+    """The same chunks where the shards have them."""
+    files = [file for folder in folders for file in sorted(folder.glob(f"*{_GRADED}"))]
+    names = [file.name.removesuffix(_GRADED) for file in files]
+    shards.require_each_once("evaluation", names, [chunk.name for chunk in chunks])
+    where = {name: file.parent for name, file in zip(names, files, strict=True)}
+    merged = [replace(chunk, folder=where[chunk.name]) for chunk in chunks]
+    for chunk in merged:
+        if [s.task_id for s in _read(chunk.graded)] != [p.id for p in chunk.problems for _ in range(samples)]:
+            raise UserError(f"{chunk.graded}: other tasks than expected: the shards are of other settings or data")
+    return merged
+
+
+def _summary(
+    benchmark: Benchmark, config: BenchmarkConfig, context: Context, chunks: Sequence[_Chunk]
+) -> tuple[dict[str, Any], list[Sample]]:
+    """What results.json holds, and all samples; writes both files from graded chunks."""
+    problems = limited(benchmark.problems, config.limit)
     samples = [sample for chunk in chunks for sample in _read(chunk.graded)]
+    context.out.mkdir(parents=True, exist_ok=True)
     _write(context.out / SAMPLES, "".join(json.dumps(asdict(sample)) + "\n" for sample in samples))
     sampling = {name: getattr(config, name) for name in ("samples", "temperature", "top_p", "max_new_tokens")}
     part = f"; only {len(problems)} of them" if len(problems) < len(benchmark.problems) else ""
@@ -187,11 +255,15 @@ def limited(problems: Sequence[Problem], limit: int | None) -> list[Problem]:
     return kept
 
 
-def _chunks(problems: Sequence[Problem], config: BenchmarkConfig, folder: Path) -> Iterator[_Chunk]:
+def _chunks(benchmark: Benchmark, config: BenchmarkConfig, folder: Path) -> list[_Chunk]:
+    """All chunks of an evaluation, in the order in which samples.jsonl has them."""
+    problems = limited(benchmark.problems, config.limit)
     size = max(1, _BATCHES * config.batch_size // config.samples)
-    for mode in config.modes:
-        for number, start in enumerate(range(0, len(problems), size)):
-            yield _Chunk(mode, number, problems[start : start + size], folder)
+    return [
+        _Chunk(mode, number, problems[start : start + size], folder)
+        for mode in config.modes
+        for number, start in enumerate(range(0, len(problems), size))
+    ]
 
 
 def _forget_other_grades(benchmark: Benchmark, data: Path | None, config: BenchmarkConfig, folder: Path) -> None:
@@ -200,7 +272,7 @@ def _forget_other_grades(benchmark: Benchmark, data: Path | None, config: Benchm
     graded_by = json.dumps([data_digest(benchmark, data), limits, grading_code(benchmark)])
     note = folder / "graded_by.json"
     if not note.is_file() or note.read_text() != graded_by:
-        for file in folder.glob("*.graded.jsonl"):
+        for file in folder.glob(f"*{_GRADED}"):
             file.unlink()
         _write(note, graded_by)
 

@@ -11,7 +11,8 @@ answer, so the *decision* to think stays the policy's. An infinite `think_penalt
 E-step: no rationales, and the annotated demonstrations are the demonstrations.
 
 Alone:  bootstrap(BootstrapConfig(), Context(inputs={"policy": ..., "likelihood": ..., "demonstrations": ...}, ...)),
-where policy and likelihood are folders with model/ and demonstrations one with demonstrations.parquet.
+where policy and likelihood are folders with model/ and demonstrations one with demonstrations.parquet. On several
+machines: annotate_shard(BootstrapShard(shard=1, shards=2), ...) and so on, then bootstrap with inputs shard_1, shard_2.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from typing import Any
 
 import torch
 
-from ra3core.config import BootstrapConfig
-from ra3core.corpora.demonstrations import Annotated, annotate, read_demonstrations, write_annotated
+from ra3core import shards
+from ra3core.config import BootstrapConfig, BootstrapShard
+from ra3core.corpora.demonstrations import Annotated, Demonstration, annotate, read_demonstrations, write_annotated
 from ra3core.errors import UserError
 from ra3core.learning.annotation import (
     Annotation,
@@ -41,18 +43,50 @@ from ra3core.lm.models import load_model, load_tokenizer
 from ra3core.stage import METRICS_FILE, Context, Metrics
 
 FINISHED = "chunks.jsonl"
+SECONDS = ".seconds.json"  # of a shard's chunks: a hidden file, so that shards of equal content have equal digests
 SCORED_CHUNKS = 4  # the gain per rationale is measured on the first of them
 
 
 def bootstrap(config: BootstrapConfig, context: Context) -> Metrics:
     """Annotate every demonstration; writes annotated.parquet, examples.json and metrics.jsonl.
 
+    With inputs shard_1, shard_2, ... (from `annotate_shard`) the annotations are theirs, and no model is loaded.
+
     Returns think_rate (mean p(think) over boundaries), thinks_per_demonstration, rationale_tokens (mean),
     annotated_lines (share of lines with a rationale), segment_lines (mean lines under one rationale), gain (mean
     log-likelihood gain of a rationale over none on its window, nats, on a sample), unterminated, matches_reference
     (share of rationales equal to the reference ahead of the same line, and `references`, how many could be compared),
-    tokens, train_tokens, demonstrations_per_second. Raises UserError for unusable inputs.
+    tokens, train_tokens, demonstrations_per_second. Raises UserError for unusable inputs, and for shards that do not
+    hold every chunk once.
     """
+    chunks = _chunks(config, context)
+    folders = shards.folders(context.inputs)
+    finished = _merged(folders, chunks, context) if folders else _annotated(config, context, chunks, range(len(chunks)))
+    rationales = [{int(t): z for t, z in row.items()} for chunk in finished for row in chunk["rationales"]]
+    demonstrations = [d for chunk in chunks for d in chunk]
+    annotated = [annotate(d, row) for d, row in zip(demonstrations, rationales, strict=True)]
+    write_annotated(annotated, context.out / "annotated.parquet")
+    examples = [{"id": a.demonstration.id, "before": a.demonstration.text, "after": a.text} for a in _first(annotated)]
+    (context.out / "examples.json").write_text(json.dumps(examples, indent=1))
+    return _figures(finished) | _agreement(annotated) | {"train_tokens": 0, "demonstrations": len(annotated)}
+
+
+def annotate_shard(config: BootstrapShard, context: Context) -> Metrics:
+    """Annotate one shard's chunks; writes chunks.jsonl, which `bootstrap` merges, and metrics.jsonl.
+
+    Inputs, metrics and errors are those of `bootstrap`, the agreement with references aside. A shard without chunks
+    is empty files, and loads no model.
+    """
+    chunks = _chunks(config, context)
+    finished = _annotated(config, context, chunks, shards.own(range(len(chunks)), config.shard, config.shards))
+    content = [{name: value for name, value in chunk.items() if name != "seconds"} for chunk in finished]
+    (context.out / FINISHED).write_text("".join(json.dumps(chunk) + "\n" for chunk in content))
+    (context.out / SECONDS).write_text(json.dumps([chunk["seconds"] for chunk in finished]))
+    return _figures(finished) | {"train_tokens": 0, "demonstrations": sum(c["demonstrations"] for c in finished)}
+
+
+def _chunks(config: BootstrapConfig, context: Context) -> list[list[Demonstration]]:
+    """The demonstrations by what is annotated side by side; prepares the folders and the log."""
     context.out.mkdir(parents=True, exist_ok=True)
     context.scratch.mkdir(parents=True, exist_ok=True)
     context.log.path = context.out / METRICS_FILE
@@ -60,25 +94,51 @@ def bootstrap(config: BootstrapConfig, context: Context) -> Metrics:
     demonstrations = read_demonstrations(file)
     if not demonstrations:
         raise UserError(f"{file}: no demonstrations, expected at least one")
-    annotator = _Annotator(config, context)
     size = config.batch_size
-    chunks = [demonstrations[i : i + size] for i in range(0, len(demonstrations), size)]
+    return [demonstrations[i : i + size] for i in range(0, len(demonstrations), size)]
+
+
+def _annotated(
+    config: BootstrapConfig, context: Context, chunks: Sequence[Sequence[Demonstration]], asked: Sequence[int]
+) -> list[dict[str, Any]]:
+    """The chunks of these indices, annotated in this order; goes on after those that a killed attempt finished."""
     finished = _read_chunks(context.scratch / FINISHED)
-    context.log.resume(len(finished))
-    done = min(len(finished) * size, len(demonstrations))
-    with context.log.progress("bootstrap", len(demonstrations), done) as advance:
-        for index in range(len(finished), len(chunks)):
+    context.log.resume(finished[-1]["chunk"] + 1 if finished else 0)
+    missing = asked[len(finished) :]
+    if not missing:
+        return finished
+    annotator = _Annotator(config, context)
+    total, left = (sum(len(chunks[index]) for index in indices) for indices in (asked, missing))
+    with context.log.progress("bootstrap", total, total - left) as advance:
+        for index in missing:
             finished.append(annotator.chunk(index, [annotator.lines.demonstration(d) for d in chunks[index]]))
             with (context.scratch / FINISHED).open("a") as stream:
                 stream.write(json.dumps(finished[-1]) + "\n")
             context.log.metrics(index + 1, **_figures(finished[-1:]))
             advance(len(chunks[index]))
-    rationales = [{int(t): z for t, z in row.items()} for chunk in finished for row in chunk["rationales"]]
-    annotated = [annotate(d, row) for d, row in zip(demonstrations, rationales, strict=True)]
-    write_annotated(annotated, context.out / "annotated.parquet")
-    examples = [{"id": a.demonstration.id, "before": a.demonstration.text, "after": a.text} for a in _first(annotated)]
-    (context.out / "examples.json").write_text(json.dumps(examples, indent=1))
-    return _figures(finished) | _agreement(annotated) | {"train_tokens": 0, "demonstrations": len(annotated)}
+    return finished
+
+
+def _merged(
+    folders: Sequence[Path], chunks: Sequence[Sequence[Demonstration]], context: Context
+) -> list[dict[str, Any]]:
+    """Every chunk, from the shards that annotated them."""
+    found: list[dict[str, Any]] = []
+    for folder in folders:
+        rows = [json.loads(line) for line in (folder / FINISHED).read_text().splitlines()]
+        seconds = json.loads((folder / SECONDS).read_text())
+        found += [{**row, "seconds": spent} for row, spent in zip(rows, seconds, strict=True)]
+    shards.require_each_once("bootstrap", [str(row["chunk"]) for row in found], map(str, range(len(chunks))))
+    found.sort(key=lambda row: row["chunk"])
+    context.log.resume(0)
+    for index, (row, chunk) in enumerate(zip(found, chunks, strict=True)):
+        if len(row["rationales"]) != len(chunk):
+            raise UserError(
+                f"bootstrap: chunk {index} of the shards has {len(row['rationales'])} demonstrations, expected "
+                f"{len(chunk)}: they were made with another batch_size or other demonstrations"
+            )
+        context.log.metrics(index + 1, **_figures([row]))
+    return found
 
 
 class _Annotator:
@@ -131,6 +191,7 @@ class _Annotator:
             gains = [score.thinks[0] - score.act for score in scores]
         drawn = [d for a in annotations for d in a.drawn.values()]
         return {
+            "chunk": index,
             "rationales": [{str(t): z for t, z in a.rationales.items()} for a in annotations],
             "demonstrations": len(annotations),
             "lines": sum(len(a.tokens.lines) for a in annotations),

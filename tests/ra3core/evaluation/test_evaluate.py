@@ -12,13 +12,13 @@ import pytest
 import torch
 from transformers import Lfm2ForCausalLM, PreTrainedTokenizerFast
 
-from ra3core.config import BenchmarkConfig, VerifierConfig
+from ra3core.config import BenchmarkConfig, BenchmarkShard, VerifierConfig
 from ra3core.corpora.demonstrations import Demonstration, Task, Test, annotate, write_tasks
 from ra3core.errors import UserError
 from ra3core.evaluation import benchmarks
 from ra3core.evaluation import evaluate as module
 from ra3core.evaluation.benchmarks import embedded
-from ra3core.evaluation.evaluate import Model, evaluate, evaluate_benchmark, limited
+from ra3core.evaluation.evaluate import Model, evaluate, evaluate_benchmark, evaluate_shard, limited
 from ra3core.evaluation.grading import grading_code
 from ra3core.evaluation.results import Sample, flat, summarise
 from ra3core.evaluation.samples import Sampler
@@ -163,6 +163,100 @@ def test_forcing_spends_the_same_budget(
     assert forced > free == banned
     assert forced + x_new == free + f_new == banned + b_new
     assert (f_ban, b_ban, x_ban) == (False, True, False)
+
+
+CHUNKS = CONFIG.model_copy(update={"batch_size": 1})  # 3 chunks a mode, 9 in all
+
+
+def shard(folders: dict[str, Path], root: Path, number: int, shards: int) -> dict[str, Any]:
+    config = BenchmarkShard(**CHUNKS.model_dump(), shard=number, shards=shards)
+    return evaluate_shard(config, context(folders, root / str(number)))
+
+
+def merge(folders: dict[str, Path], root: Path, shards: int) -> dict[str, Path]:
+    """The inputs of the merge of shards below `root`."""
+    return folders | {f"shard_{number}": root / str(number) / "out" for number in range(1, shards + 1)}
+
+
+def no_model_and_no_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on an evaluation that needs one fails."""
+    for name in ("load_model", "Grader"):
+        monkeypatch.delattr(module, name)
+
+
+def test_the_number_of_shards_decides_nothing(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = evaluate(CHUNKS, context(folders, tmp_path / "whole"))
+    counts = (1, 2, 3, 11)  # the last two of 11 are empty
+    costs = {n: [shard(folders, tmp_path / str(n), number, n) for number in range(1, n + 1)] for n in counts}
+    no_model_and_no_judge(monkeypatch)
+    for n in counts:
+        merged = evaluate(CHUNKS, context(merge(folders, tmp_path / str(n), n), tmp_path / f"merged {n}"))
+        assert merged == whole
+        for cost in ("tokens", "samples"):
+            assert sum(metrics[cost] for metrics in costs[n]) == whole[cost]
+        for name in ("samples.jsonl", "results.json"):
+            ours, theirs = (tmp_path / folder / "out" / name for folder in (f"merged {n}", "whole"))
+            assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_an_empty_shard_loads_no_model(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_model_and_no_judge(monkeypatch)
+    assert shard(folders, tmp_path, 10, 10) == {"tokens": 0, "train_tokens": 0, "samples": 0}
+    assert list((tmp_path / "10" / "out").iterdir()) == []
+    with pytest.raises(NameError):
+        shard(folders, tmp_path, 9, 10)
+
+
+def test_a_killed_shard_goes_on_and_has_the_same_content(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def content(root: Path) -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in (root / "2" / "out").iterdir()}
+
+    shard(folders, tmp_path / "whole", 2, 2)
+    draw, drawn = Sampler.draw, []
+
+    def killed(self: Sampler, *arguments: Any) -> list[Sample]:
+        drawn.append(arguments)
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        return draw(self, *arguments)
+
+    monkeypatch.setattr(Sampler, "draw", killed)
+    with pytest.raises(KeyboardInterrupt):
+        shard(folders, tmp_path / "killed", 2, 2)
+    assert content(tmp_path / "killed") == {}
+    shard(folders, tmp_path / "killed", 2, 2)
+    assert len(drawn) == 3 + 4 - 2
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+    assert len(content(tmp_path / "whole")) == 4
+
+
+def test_shards_that_do_not_hold_every_chunk_once(folders: dict[str, Path], tmp_path: Path) -> None:
+    for number in (1, 2):
+        shard(folders, tmp_path / "two", number, 2)
+
+    def refused(inputs: dict[str, Path], config: BenchmarkConfig = CHUNKS) -> str:
+        with pytest.raises(UserError) as raised:
+            evaluate(config, context(inputs, tmp_path / "merged"))
+        return str(raised.value)
+
+    inputs = merge(folders, tmp_path / "two", 2)
+    missing = {name: path for name, path in inputs.items() if name != "shard_2"}
+    assert refused(missing) == ("evaluation: the shards lack chunk free-00001, expected every chunk once")
+    assert refused(inputs | {"shard_3": inputs["shard_2"]}) == (
+        "evaluation: the shards hold chunk free-00001 more than once, expected every chunk once"
+    )
+    assert refused(inputs, CHUNKS.model_copy(update={"modes": ["free"]})) == (
+        "evaluation: the shards hold chunk banned-00001, which is none of this stage's"
+    )
+    chunk = inputs["shard_1"] / "free-00000.graded.jsonl"
+    chunk.write_text("".join(chunk.read_text().splitlines(keepends=True)[:-1]))
+    assert refused(inputs).startswith(f"{chunk}: other tasks than expected")
 
 
 OnHumaneval = Callable[..., tuple[dict[str, Any], list[str]]]

@@ -6,10 +6,12 @@ import math
 import pytest
 import torch
 
-from ra3core.config import BootstrapConfig
+from ra3core.artifacts import Store
+from ra3core.config import BootstrapConfig, BootstrapShard
 from ra3core.corpora.demonstrations import Demonstration, read_annotated, strip, write_demonstrations
 from ra3core.errors import UserError
-from ra3core.learning.bootstrap import FINISHED, bootstrap
+from ra3core.learning import bootstrap as module
+from ra3core.learning.bootstrap import FINISHED, annotate_shard, bootstrap
 from ra3core.lm.lines import LineTokenizer
 from ra3core.lm.models import save_model
 from ra3core.stage import METRICS_FILE, Context, StageLog, read_metrics
@@ -30,9 +32,31 @@ def inputs(tmp_path, make_model, tokenizer, demonstrations):
     return {name: tmp_path / name for name in ("policy", "likelihood", "demonstrations")}
 
 
+SETTINGS = {"batch_size": 4, "temperature": 1.0, "rationale_tokens": 8}
+
+
 def run(inputs, folder, sink=lambda event: None, seed=0, **settings):
-    config = BootstrapConfig.model_validate({"batch_size": 4, "temperature": 1.0, "rationale_tokens": 8} | settings)
+    config = BootstrapConfig.model_validate(SETTINGS | settings)
     return bootstrap(config, Context(inputs, folder / "out", folder / "scratch", seed, log=StageLog(sink=sink)))
+
+
+def run_shard(inputs, folder, shard, shards, sink=lambda event: None, **settings):
+    config = BootstrapShard.model_validate(SETTINGS | {"shard": shard, "shards": shards} | settings)
+    return annotate_shard(config, Context(inputs, folder / "out", folder / "scratch", log=StageLog(sink=sink)))
+
+
+def sharded(inputs, folder, count, **settings):
+    """The inputs of the merge, and the metrics of every shard."""
+    metrics = [run_shard(inputs, folder / str(k), k, count, **settings) for k in range(1, count + 1)]
+    return {**inputs, **{f"shard_{k}": folder / str(k) / "out" for k in range(1, count + 1)}}, metrics
+
+
+def without_speed(metrics):
+    return {**metrics, "demonstrations_per_second": 0}
+
+
+class Kill(Exception):
+    pass
 
 
 def test_expert_lines_are_copied_byte_for_byte(inputs, tmp_path, demonstrations):
@@ -61,9 +85,6 @@ def test_an_infinite_penalty_gives_the_demonstrations_back(inputs, tmp_path):
 def test_an_interrupted_bootstrap_equals_an_uninterrupted_one(inputs, tmp_path):
     whole = run(inputs, tmp_path / "whole")
 
-    class Kill(Exception):
-        pass
-
     def kill(event):
         if event["event"] == "metrics" and event["step"] == 2:
             raise Kill
@@ -73,7 +94,7 @@ def test_an_interrupted_bootstrap_equals_an_uninterrupted_one(inputs, tmp_path):
     with (tmp_path / "cut" / "scratch" / FINISHED).open("a") as file:
         file.write('{"rationales": [{"0": "half')
     resumed = run(inputs, tmp_path / "cut")
-    assert {**resumed, "demonstrations_per_second": 0} == {**whole, "demonstrations_per_second": 0}
+    assert without_speed(resumed) == without_speed(whole)
     tables = [(tmp_path / name / "out" / "annotated.parquet").read_bytes() for name in ("whole", "cut")]
     assert tables[0] == tables[1]
     assert [r["step"] for r in read_metrics(tmp_path / "cut" / "out" / METRICS_FILE)] == [1, 2, 3]
@@ -103,3 +124,95 @@ def test_models_that_do_not_fit_together(inputs, tmp_path, tokenizer):
     save_model(AutoModelForCausalLM.from_config(config), tokenizer, inputs["likelihood"] / "model")
     with pytest.raises(UserError, match="vocabular"):
         run(inputs, tmp_path / "run")
+
+
+@pytest.fixture
+def no_models(monkeypatch):
+    """From here on a stage that loads a model fails."""
+
+    def forbid():
+        def load_model(*arguments):
+            raise AssertionError("a model was loaded")
+
+        monkeypatch.setattr(module, "load_model", load_model)
+
+    return forbid
+
+
+def test_the_number_of_shards_decides_nothing(inputs, tmp_path, no_models):
+    """11 demonstrations are 3 chunks, so that the last two of 5 shards are empty."""
+    whole = run(inputs, tmp_path / "whole", samples=2)
+    merges = {count: sharded(inputs, tmp_path / f"of {count}", count, samples=2) for count in (1, 2, 3, 5)}
+    no_models()
+    for count, (merge, shards) in merges.items():
+        said = []
+        merged = run(merge, tmp_path / f"merged {count}", said.append, samples=2)
+        assert without_speed(merged) == without_speed(whole)
+        assert merged["demonstrations_per_second"] > 0
+        assert sum(metrics["tokens"] for metrics in shards) == whole["tokens"]
+        assert sum(metrics["demonstrations"] for metrics in shards) == 11
+        for name in ("annotated.parquet", "examples.json"):
+            ours, theirs = (tmp_path / folder / "out" / name for folder in (f"merged {count}", "whole"))
+            assert ours.read_bytes() == theirs.read_bytes()
+        rows, expected = (
+            [without_speed(row) for row in read_metrics(tmp_path / folder / "out" / METRICS_FILE)]
+            for folder in (f"merged {count}", "whole")
+        )
+        assert rows == expected
+        assert [event["step"] for event in said if event["event"] == "metrics"] == [1, 2, 3]
+
+
+def test_an_empty_shard_loads_no_model(inputs, tmp_path, no_models):
+    no_models()
+    metrics = run_shard(inputs, tmp_path, 4, 4)
+    assert (metrics["tokens"], metrics["demonstrations"]) == (0, 0)
+    assert (tmp_path / "out" / FINISHED).read_text() == ""
+    with pytest.raises(AssertionError, match="was loaded"):
+        run_shard(inputs, tmp_path / "third", 3, 4)
+
+
+def test_a_killed_shard_goes_on_and_has_the_same_content(inputs, tmp_path):
+    def kill(event):
+        if event["event"] == "metrics":
+            raise Kill
+
+    run_shard(inputs, tmp_path / "whole", 1, 2)
+    with pytest.raises(Kill):
+        run_shard(inputs, tmp_path / "cut", 1, 2, kill)
+    assert not (tmp_path / "cut" / "out" / FINISHED).exists()
+    assert len((tmp_path / "cut" / "scratch" / FINISHED).read_text().splitlines()) == 1
+    progress = []
+    run_shard(
+        inputs, tmp_path / "cut", 1, 2, lambda event: progress.append(event) if event["event"] == "progress" else None
+    )
+    assert (progress[0]["done"], progress[0]["total"]) == (4, 7)  # of chunks 0 and 2, 4 and 3 demonstrations
+    ours, theirs = ((tmp_path / name / "out" / FINISHED).read_bytes() for name in ("cut", "whole"))
+    assert ours == theirs
+    assert [row["step"] for row in read_metrics(tmp_path / "cut" / "out" / METRICS_FILE)] == [1, 3]
+
+
+def test_shards_of_equal_content_have_equal_digests(inputs, tmp_path):
+    """How long a chunk took must not decide the key of the merge."""
+    config = BootstrapShard.model_validate(SETTINGS | {"shard": 1, "shards": 2})
+    sources = {name: Store.external(name, path) for name, path in inputs.items()}
+    one, other = (Store(tmp_path / name).build("shard", annotate_shard, config, sources)[0] for name in ("a", "b"))
+    assert one.digest == other.digest
+    assert one.metrics["demonstrations_per_second"] != other.metrics["demonstrations_per_second"]
+
+
+def test_shards_that_do_not_hold_every_chunk_once(inputs, tmp_path):
+    merge, _ = sharded(inputs, tmp_path / "two", 2)
+    missing = {name: path for name, path in merge.items() if name != "shard_2"}
+    with pytest.raises(UserError, match=r"^bootstrap: the shards lack chunk 1, expected every chunk once$"):
+        run(missing, tmp_path / "missing")
+    with pytest.raises(
+        UserError, match=r"^bootstrap: the shards hold chunk 1 more than once, expected every chunk once$"
+    ):
+        run({**merge, "shard_3": merge["shard_2"]}, tmp_path / "doubled")
+    with pytest.raises(UserError, match=r"^bootstrap: the shards hold chunk 2, which is none of this stage's$"):
+        run(merge, tmp_path / "larger", batch_size=8)
+    other, _ = sharded(inputs, tmp_path / "other", 2, batch_size=5)
+    with pytest.raises(UserError, match=r"^bootstrap: chunk 0 of the shards has 5 demonstrations, expected 4"):
+        run(other, tmp_path / "unlike")
+    with pytest.raises(ValueError, match="shard 3 of 2, expected at most 2"):
+        run_shard(inputs, tmp_path / "third", 3, 2)
