@@ -10,7 +10,7 @@ ARGS ?=
 # One thread a process: stages and tests run side by side, and two pools of threads on two cores are ten times slower.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup run test test-slow check ui clean
+.PHONY: setup run serve stop test test-slow check ui clean
 
 setup: $(STAMP)
 
@@ -24,6 +24,12 @@ $(STAMP): pyproject.toml requirements.lock
 
 run: $(STAMP)  ## The main job; ARGS="--seeds 3" and the like are passed on
 	@$(BIN)/ra3 run --preset demo $(ARGS)
+
+serve: $(STAMP)  ## Prefect, MLflow and a worker in the background, with the flows deployed
+	@$(BIN)/ra3 serve $(ARGS)
+
+stop: $(STAMP)
+	@$(BIN)/ra3 stop
 
 test: $(STAMP)
 	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)

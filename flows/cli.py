@@ -52,7 +52,12 @@ def run(
         str | None,
         typer.Option(metavar="SOURCE", help="embedded, python:FOLDER, parquet:FILE or hub:NAME (corpus.source)."),
     ] = None,
+    refresh: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE", help="Run it again: e_step, ntp, evaluate_ra3/0, ...")
+    ] = None,
     workers: Workers = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, or some to share out: cuda:0,cuda:1.")] = None,
+    task_runner: Annotated[str | None, typer.Option(help="threads, dask or ray.")] = None,
 ) -> None:
     """Run the whole pipeline; stages that were run before with the same inputs are reused."""
     from tasks.external import absolute  # imports no Prefect
@@ -71,12 +76,14 @@ def run(
         from flows.evaluation import check_entries
 
         check_entries(config.evaluation.benchmarks)
-    runtime = environment.runtime(workers=workers)
+    runtime = environment.runtime(workers=workers, device=device, task_runner=task_runner)
     with environment.prefect_api(runtime.root) as ready:
         from flows.pipeline import pipeline
+        from flows.running import task_runner as runner_of
 
         ready()
-        outcome = pipeline(preset=preset, overrides=overrides, seeds=seeds, runtime=runtime)
+        flow = pipeline.with_options(task_runner=runner_of(runtime))
+        outcome = flow(preset=preset, overrides=overrides, seeds=seeds, refresh=refresh, runtime=runtime)
     from flows.results import show
 
     show(outcome)
@@ -194,6 +201,28 @@ def ui(
     from flows.ui import serve
 
     serve(runtime.root, mlflow_port, prefect_port)
+
+
+@app.command()
+def serve(
+    prefect_port: Annotated[int, typer.Option(help="Port of Prefect.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow.")] = 5000,
+    flows: Annotated[int, typer.Option(help="Flow runs that the worker executes at the same time.")] = 1,
+) -> None:
+    """Start Prefect, MLflow and a worker in the background, on this machine only, and deploy the flows."""
+    runtime = environment.runtime()
+    environment.prepare(runtime.root)
+    from flows import services
+
+    services.serve(runtime.root, environment.CHECKOUT, prefect_port, mlflow_port, positive("flows", flows) or 1)
+
+
+@app.command()
+def stop() -> None:
+    """End what `ra3 serve` started."""
+    from flows import services
+
+    services.stop(environment.runtime().root)
 
 
 def as_yaml(config: RunConfig) -> str:

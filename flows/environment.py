@@ -14,11 +14,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from flows import services
 from flows.server import PrivateServer
 from ra3core.config import RuntimeConfig
 from ra3core.errors import UserError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+PRIVATE = "RA3_PRIVATE_SERVER"  # the URL of a server that lasts as long as this command
 
 OFF_SWITCHES = {
     "DO_NOT_TRACK": "true",
@@ -80,7 +83,8 @@ def commit(root: Path) -> str | None:
 
 @contextmanager
 def prefect_api(root: Path) -> Iterator[Callable[[], None]]:
-    """Prefect's API for the body: the server at PREFECT_API_URL, else one of our own (flows/server.py).
+    """Prefect's API for the body: the server at PREFECT_API_URL, else that of `ra3 serve`, else one of our own
+    (flows/server.py).
 
     Yields a function that waits until it answers; import what is slow to import before calling it.
     """
@@ -88,14 +92,19 @@ def prefect_api(root: Path) -> Iterator[Callable[[], None]]:
     if os.environ.get("PREFECT_API_URL"):
         yield lambda: None
         return
+    if url := services.prefect_url(root):
+        os.environ["PREFECT_API_URL"] = url
+        yield lambda: None
+        _send_what_waits()
+        return
     server = PrivateServer(Path(os.environ["PREFECT_HOME"]))
     server.start()
-    os.environ["PREFECT_API_URL"] = server.url
+    os.environ["PREFECT_API_URL"] = os.environ[PRIVATE] = server.url
     try:
         yield server.wait
     finally:
         _send_what_waits()
-        del os.environ["PREFECT_API_URL"]
+        del os.environ["PREFECT_API_URL"], os.environ[PRIVATE]
         server.stop()
 
 

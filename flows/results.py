@@ -15,6 +15,7 @@ import yaml
 from prefect import State
 
 from flows.environment import commit
+from flows.shown import Shown
 from ra3core.artifacts import Artifact
 from ra3core.stage import Metrics
 from tasks.session import Session
@@ -35,12 +36,17 @@ class Outcome:
 
 
 @contextmanager
-def track(session: Session, seeds: int) -> Iterator[None]:
-    """The parent run in MLflow, ended as FAILED or KILLED when the body does not end well."""
+def track(session: Session, seeds: int, flow: str = "pipeline", sweep: str = "") -> Iterator[None]:
+    """The parent run in MLflow, ended as FAILED or KILLED when the body does not end well.
+
+    flow: what is run. sweep: the run of the sweep that it is a point of.
+    """
     config, tracking = session.config, session.tracking
     values = config.model_dump(mode="json")
     digest = hashlib.sha256(yaml.safe_dump([values, seeds]).encode()).hexdigest()
-    tags = {"preset": config.name, "seed": str(config.seed), "seeds": str(seeds)}
+    tags = {"flow": flow, "preset": config.name, "seed": str(config.seed), "seeds": str(seeds)}
+    if sweep:
+        tags["mlflow.parentRunId"] = sweep
     revision = commit(session.runtime.root)
     if revision is not None:
         tags["git_commit"] = revision
@@ -56,10 +62,13 @@ def track(session: Session, seeds: int) -> Iterator[None]:
         raise
 
 
-def keep(session: Session, report: Artifact, states: Sequence[State]) -> Outcome:
-    """End the parent run with the headline results, and copy the page to reports/, where reports/latest points."""
+def keep(session: Session, shown: Shown, report: Artifact, states: Sequence[State]) -> Outcome:
+    """End the parent run with the headline results, show them in the Prefect UI, and copy the page to reports/, where
+    reports/latest points."""
     session.tracking.finish(headline(report.metrics), report.path)
     folder = publish(report, session.runtime.root / "reports", session.config.name)
+    shown.results(report.metrics)
+    shown.report(folder / "report.html")
     names = [state.name for state in states]
     return Outcome(folder / "report.html", report.metrics, names.count("Completed"), names.count("Cached"))
 

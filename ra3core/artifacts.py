@@ -34,7 +34,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ra3core.errors import UserError
@@ -202,21 +202,23 @@ class Store:
         seed: int = 0,
         execute: Execute | None = None,
         sink: Callable[[dict[str, Any]], None] | None = None,
+        refresh: bool = False,
     ) -> tuple[Artifact, bool]:
         """The artifact of stage `name`, and whether it was there already.
 
         execute: calls the stage; none calls it in this process. sink: receives the stage's log events.
+        refresh: build it even if it is there; the old one stays until the new one is whole.
         Whatever the stage raises is raised here and leaves no artifact; its checkpoints stay for the next attempt.
         Raises UserError when the disk is full.
         """
         key = self.key(name, function, config, inputs, seed)
         path = self._path(name, key)
         work = path.with_name(f".{path.name}.work")
-        if not work.exists() and (artifact := self.find(name, key)) is not None:
+        if not (refresh or work.exists()) and (artifact := self.find(name, key)) is not None:
             return artifact, True
         try:
             with self._lock(path):
-                if (artifact := _load_or_remove(path, key)) is not None:
+                if not refresh and (artifact := _load_or_remove(path, key)) is not None:
                     shutil.rmtree(work, ignore_errors=True)  # left by a process killed right after its rename
                     return artifact, True
                 started = _prepare(work)
@@ -241,6 +243,8 @@ class Store:
                     )
                     text = json.dumps(manifest.model_dump(), indent=1)
                     _write(context.out / MANIFEST, text)
+                    if path.exists():  # refreshed, and a folder cannot be renamed onto another
+                        path.replace(work / "old")
                     context.out.replace(path)
                 except BaseException:
                     if not _has_files(context.scratch):
@@ -255,6 +259,16 @@ class Store:
                     f"{self.root}: the disk is full, stage {name} needs more than the {free} MiB that are free"
                 ) from error
             raise
+
+    def busy(self, name: str, key: str) -> bool:
+        """Whether some process builds the artifact of a key right now."""
+        lock = self._lock(self._path(name, key))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return True
+        lock.release()
+        return False
 
     def _path(self, name: str, key: str) -> Path:
         return self.root / name / key[:16]

@@ -330,6 +330,16 @@ class ReportConfig(Section):
     mlflow_runs: dict[str, str] = {}  # input name such as "ntp/0" -> run id
 
 
+class RegistryConfig(Section):
+    """The registered model, and what it takes to become its champion (docs/registry.md)."""
+
+    enabled: bool = True
+    model: str = Field(default="ra3", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # registered name
+    arm: Literal["base", "ntp", "ntp_compute", "ra3_no_rl", "ra3", "ntp_rlvr", "ra3_rlvr"] = "ra3_rlvr"  # first seed's
+    level: float = Field(default=0.95, gt=0.5, lt=1)  # of the one-sided bound that must be above zero
+    resamples: Positive = 10_000  # bootstrap draws behind it
+
+
 class RunConfig(Section):
     """Everything that decides the result of one pipeline run."""
 
@@ -346,6 +356,7 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     verifier: VerifierConfig = VerifierConfig()
     report: ReportConfig = ReportConfig()
+    registry: RegistryConfig = RegistryConfig()
 
 
 class RuntimeConfig(Section):
@@ -356,7 +367,6 @@ class RuntimeConfig(Section):
     threads: Positive = Field(default=1, description="Torch threads of one stage.")
     device: str = Field(default="cpu", description="cpu, cuda, or devices to share out, one stage each: cuda:0,cuda:1.")
     stage_minutes: float | None = Field(default=None, gt=0, description="A stage that takes longer is ended.")
-    retries: NonNegative = Field(default=1, description="Attempts more for a stage whose process was killed.")
     task_runner: Literal["threads", "dask", "ray"] = Field(
         default="threads", description="Where stages run: here, or on the workers of a Dask or Ray cluster."
     )

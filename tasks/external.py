@@ -13,8 +13,9 @@ from ra3core.corpora.sources import parse_source, source_digest
 from ra3core.errors import UserError
 
 
-def model(name: str, root: Path) -> Artifact:
-    """A model to start from: a folder that AutoModelForCausalLM loads, or the name of one on the hub.
+def model(name: str, root: Path, setting: str = "base.model") -> Artifact:
+    """A model to start from: a folder that AutoModelForCausalLM loads, one of the store's with such a folder in it, or
+    the name of a model on the hub. setting: what named it.
 
     Stages look for model/ below an input, so a link of that name is put below artifacts/external/ in `root`.
     Raises UserError when it is neither.
@@ -22,11 +23,13 @@ def model(name: str, root: Path) -> Artifact:
     folder = Path(name).expanduser()
     if folder.is_dir():
         folder = folder.resolve()
+        if (folder / "model" / "config.json").is_file():
+            folder = folder / "model"
         if not (folder / "config.json").is_file():
-            raise UserError(f"base.model: {folder} has no config.json, expected a folder that transformers can load")
+            raise UserError(f"{setting}: {folder} has no config.json, expected a folder that transformers can load")
         digest = content_digest(folder)
     else:
-        folder, digest = _from_hub(name)
+        folder, digest = _from_hub(name, setting)
     home = root / "artifacts" / "external" / digest[:16]
     home.mkdir(parents=True, exist_ok=True)
     link = home / "model"
@@ -60,12 +63,12 @@ def absolute(source: str) -> str:
     return f"{kind}:{folder.resolve()}{separator}{rest}"
 
 
-def _from_hub(name: str) -> tuple[Path, str]:
+def _from_hub(name: str, setting: str) -> tuple[Path, str]:
     """The local copy of a hub model, and its revision."""
     from huggingface_hub import snapshot_download
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
     except (OSError, ValueError) as error:  # HTTP errors are OSErrors; ValueError: not a possible name
-        raise UserError(f"base.model: {name!r} is no folder, and no model of that name could be fetched") from error
+        raise UserError(f"{setting}: {name!r} is no folder, and no model of that name could be fetched") from error
     return folder, folder.name

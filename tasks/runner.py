@@ -65,6 +65,10 @@ class StageError(RuntimeError):
     """A stage failed for another reason than the user's input; holds the child's traceback, or how it died."""
 
 
+class StageKilled(StageError):
+    """A stage's process died: another attempt may do better, and goes on from the last checkpoint."""
+
+
 @dataclass(frozen=True)
 class _Order:
     """What the child is told. The function goes by name, so that a module that fails to import is an ordinary error."""
@@ -107,15 +111,16 @@ class Runner:
         context: Context,
         sink: Callable[[dict[str, Any]], None] | None = None,
         timeout: float | None = None,
+        device: str | None = None,
     ) -> Metrics:
         """function(config, context) in a child; its metrics, and `peak_memory_mb`, the child's largest resident size
         (MiB; it includes what the child shares with the server, mostly libraries).
 
         function: a module's function, found again by its name. context: with the runtime's threads and device;
         a step-wise metrics file is written by the child. sink: called with each event of the stage's log, by default
-        that of the context's log. timeout: seconds.
-        Raises UserError as the stage did, StageError for any other error, for a child that was killed and for one
-        that took too long. Whatever is raised here (Ctrl-C included), the child is gone by then.
+        that of the context's log. timeout: seconds. device: the runtime's by default.
+        Raises UserError as the stage did, StageError for any other error and for a child that took too long,
+        StageKilled for one that was killed. Whatever is raised here (Ctrl-C included), the child is gone by then.
         """
         stage = getattr(function, "__name__", repr(function))
         sink = sink or context.log.sink
@@ -129,7 +134,7 @@ class Runner:
                 "scratch": context.scratch,
                 "seed": context.seed,
                 "threads": self._runtime.threads,
-                "device": self._runtime.device,
+                "device": device or self._runtime.device,
             },
             context.log.path,
         )
@@ -154,7 +159,7 @@ class Runner:
                         raise EOFError  # the child is gone, and everything it sent has been read
                     kind, content = reader.recv()
                 except (EOFError, ConnectionResetError):
-                    raise StageError(f"stage {stage} {_death(child)}") from None
+                    raise StageKilled(f"stage {stage} {_death(child)}") from None
                 if kind == "event":
                     sink(content)
                     continue

@@ -10,23 +10,26 @@ import importlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self, cast
 
 from prefect import State, Task, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
 from prefect.states import Completed
 from pydantic import BaseModel
 
 from ra3core.artifacts import Artifact, Store
 from ra3core.config import RunConfig, RuntimeConfig
 from ra3core.stage import Context, Metrics
+from tasks.devices import Devices
 from tasks.display import Display
-from tasks.runner import Runner
+from tasks.runner import Runner, StageKilled
 from tasks.tracking import StageRun, Tracking, flatten_params, read_link, write_link
 
+RETRIES, RETRY_SECONDS = 2, 1.0
 _GRACE = 0.5
 
 
@@ -47,25 +50,71 @@ def stage_task(
 ) -> Callable[[Callable[..., State[Artifact]]], Task[..., Artifact]]:
     """A Prefect task that returns a stage's artifact, and is submitted with the futures of others in their place.
 
-    It has no cache policy and keeps no result, see `Session.stage`.
+    It has no cache policy and keeps no result, see `Session.stage`. What is tried again is a stage whose process was
+    killed: it goes on from its last checkpoint. How long a stage may take is the runtime's `stage_minutes`: Prefect's
+    own timeout would leave the child process running.
     """
-    decorate = task(name=name, task_run_name=run_name, tags=[tag or name], cache_policy=NO_CACHE, persist_result=False)
+    decorate = task(
+        name=name,
+        task_run_name=run_name,
+        tags=[tag or name],
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=RETRIES,
+        retry_delay_seconds=RETRY_SECONDS,
+        retry_condition_fn=_was_killed,
+    )
     return cast(Any, decorate)
 
 
-class Session:
-    """One pipeline run. Prefect hands it to every task as it is (it is neither a dataclass nor a collection)."""
+def _was_killed(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.data, StageKilled)
 
-    def __init__(self, config: RunConfig, runtime: RuntimeConfig, tracking: Tracking, display: Display) -> None:
+
+class Machine:
+    """What executes stages here: slots for them, devices, and the runner of their processes."""
+
+    def __init__(self, runtime: RuntimeConfig) -> None:
+        self.slots = Slots(runtime.workers)
+        self.devices = Devices(runtime.device, runtime.root / ".cache" / "devices")
+        self.runner = Runner(runtime)
+
+    def close(self) -> None:
+        """Nothing starts any more, and what runs is ended."""
+        self.slots.close()
+        self.devices.close()
+        self.runner.close()
+
+
+class Session:
+    """One pipeline run. Prefect hands it to every task as it is (it is neither a dataclass nor a collection).
+
+    refresh: stages to build even if they are there: a kind ("m_step"), a label ("ntp") or "label/seed".
+    machine: shared by the sessions of a sweep, and closed by whoever made it. title: goes ahead of what it displays.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        runtime: RuntimeConfig,
+        tracking: Tracking,
+        display: Display,
+        refresh: Sequence[str] = (),
+        machine: Machine | None = None,
+        title: str = "",
+    ) -> None:
         self.config = config
         self.runtime = runtime
         self.store = Store(runtime.root / "artifacts")
-        self.runner = Runner(runtime)
+        self.machine = machine or Machine(runtime)
         self.tracking = tracking
         self.display = display
-        self._slots = Slots(runtime.workers)
+        self.refresh = refresh
+        self.title = title
+        self._owner = machine is None
         self._lock = threading.Lock()
         self._keys: dict[str, threading.Lock] = {}
+        self._refreshed: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -74,8 +123,8 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.tracking.interrupted = error is not None and not isinstance(error, Exception)
-        self._slots.close()
-        self.runner.close()
+        if self._owner:
+            self.machine.close()
 
     def stage(
         self,
@@ -101,24 +150,31 @@ class Session:
         child: StageRun | None = None
         # Arms with equal inputs wait for each other here, holding no slot, and find the artifact with its link.
         with self._alone(key), ExitStack() as stack:
-            artifact = self.store.find(kind, key)
+            refresh = key not in self._refreshed and bool({kind, label, name}.intersection(self.refresh))
+            artifact = None if refresh else self.store.find(kind, key)
             if artifact is None:
-                stack.enter_context(self._slots.take(rank))
+                stack.enter_context(self.machine.slots.take(rank))
 
                 def execute(function: Any, config: BaseModel, context: Context) -> Metrics:
                     """Called by the store, unless another process has built the artifact meanwhile."""
                     nonlocal child
+                    device = stack.enter_context(self.machine.devices.take())
                     child = run = stack.enter_context(self._track(name, kind, label, config, inputs, seed))
-                    show = stack.enter_context(self.display.stage(name))
+                    show = stack.enter_context(self.display.stage(self.title + name))
 
                     def sink(event: dict[str, Any]) -> None:
                         if event["event"] == "metrics":
                             run.metrics(event["step"], event["values"])
                         show(event)
 
-                    return self.runner.run(function, config, context, sink)
+                    minutes = self.runtime.stage_minutes
+                    timeout = None if minutes is None else 60 * minutes
+                    return self.machine.runner.run(function, config, context, sink, timeout, device)
 
-                artifact, _ = self.store.build(kind, function, config, inputs, seed, execute=execute)
+                if self.store.busy(kind, key):
+                    self.display.line(f"{self.title}{name}: another run builds it; waiting for that")
+                artifact, _ = self.store.build(kind, function, config, inputs, seed, execute=execute, refresh=refresh)
+                self._refreshed.add(key)
                 if child is not None:
                     child.done(artifact.metrics, artifact.path, artifact.digest, (artifact.path / "model").exists())
                     write_link(artifact.path, self.tracking.uri, child.run_id)
@@ -126,7 +182,7 @@ class Session:
         if made_by is not None:
             self.tracking.link(name, made_by)
         if child is None:
-            self.display.reused(name)
+            self.display.reused(self.title + name)
             return Completed(name="Cached", message=f"artifact {artifact.path}", data=artifact)
         return Completed(message=f"artifact {artifact.path}", data=artifact)
 

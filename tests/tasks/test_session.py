@@ -95,11 +95,11 @@ def test_arms_with_equal_inputs_share_one_artifact_and_both_name_the_run_that_ma
     with display, Session(RunConfig(), RuntimeConfig(root=tmp_path, workers=2), tracking, display) as session:
         function = StageFunction("example_stages", "report")
 
-        def slow(stage, config, context, sink):
+        def slow(stage, config, context, sink, timeout, device):
             sink({"event": "metrics", "step": 1, "values": {"loss": 1.0}})
             return {}
 
-        session.runner.run = slow  # type: ignore[method-assign]
+        session.machine.runner.run = slow  # type: ignore[method-assign]
 
         def build(label: str):
             return session.stage("m_step", function, ExampleConfig(), {}, label=label, seed=0)

@@ -1,0 +1,47 @@
+"""The frame of every flow: one display, one session, its runs in MLflow and what the Prefect UI shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from prefect.futures import PrefectFuture, as_completed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from flows import environment, liveness
+from flows.results import track
+from flows.shown import Shown
+from ra3core.config import RunConfig, RuntimeConfig
+from tasks.display import Display
+from tasks.session import Session
+from tasks.tracking import Tracking
+
+
+def task_runner(settings: RuntimeConfig | None = None) -> TaskRunner:
+    """Where the tasks of a flow run; as RA3_TASK_RUNNER and RA3_CLUSTER say by default."""
+    return ThreadPoolTaskRunner()
+
+
+@contextmanager
+def run_of(
+    config: RunConfig, runtime: RuntimeConfig, seeds: int, refresh: Sequence[str], flow: str
+) -> Iterator[tuple[Session, Shown]]:
+    """A run of `flow`: its session, and what the Prefect UI shows of it. Runs whose process died are marked crashed."""
+    environment.prepare(runtime.root)
+    with (
+        liveness.alive(runtime.root),
+        Display() as display,
+        Session(config, runtime, Tracking(runtime.root), display, refresh) as session,
+        track(session, seeds, flow),
+    ):
+        yield session, Shown(session.tracking)
+
+
+def finish(futures: Iterable[PrefectFuture], shown: Shown) -> None:
+    """Wait for all; then raise what the first one that failed raised (those that waited for it did not run)."""
+    futures = list(futures)
+    for done, _ in enumerate(as_completed(futures), start=1):
+        shown.progress(done, len(futures))
+    for future in futures:
+        if future.state.is_failed() or future.state.is_crashed():
+            future.result()

@@ -1,0 +1,137 @@
+"""Flows about one model that is given: RLVR from it, and its evaluation.
+
+prefect deployment run 'rlvr/demo' -p model=FOLDER
+prefect deployment run 'evaluation/demo' -p model=FOLDER -p benchmarks='["embedded", "humaneval"]'
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from prefect import State, flow
+from prefect.states import Completed
+from pydantic import Field
+
+from flows import environment
+from flows.comparison import Future
+from flows.parameters import Overrides, Preset, Refresh, Runtime
+from flows.running import finish, run_of, task_runner
+from flows.shown import Shown, interval
+from ra3core.artifacts import Artifact
+from ra3core.config import BenchmarkEntry, load
+from tasks import external
+from tasks.corpus import rlvr_tasks
+from tasks.data import data
+from tasks.evaluate import asked, evaluate, label
+from tasks.rlvr import rlvr as rlvr_stage
+from tasks.session import Session, stage_task
+from tasks.tracking import flatten_metrics
+
+Model = Annotated[
+    str, Field(description="A folder that transformers loads, a folder of artifacts/ with one in it, or a hub name.")
+]
+Seed = Annotated[int | None, Field(ge=0, description="Of the training and of the samples; the preset's by default.")]
+Benchmarks = Annotated[
+    list[BenchmarkEntry] | None,
+    Field(description="Names, such as humaneval, or with settings; else the preset's."),
+]
+
+Scores = dict[str, dict[str, Any]]
+"""Model -> benchmark -> pass@k with its interval."""
+
+
+@flow(name="rlvr", flow_run_name="{model}", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
+def rlvr(
+    model: Model,
+    preset: Preset = "demo",
+    seed: Seed = None,
+    benchmarks: Benchmarks = None,
+    overrides: Overrides | None = None,
+    refresh: Refresh | None = None,
+    runtime: Runtime | None = None,
+) -> Scores:
+    """RLVR from a given model, and what it brought: the model before and after on the benchmarks."""
+    return _one_model(model, preset, seed, benchmarks, overrides, refresh, runtime, train=True)
+
+
+@flow(name="evaluation", flow_run_name="{model}", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
+def evaluation(
+    model: Model,
+    preset: Preset = "demo",
+    seed: Seed = None,
+    benchmarks: Benchmarks = None,
+    overrides: Overrides | None = None,
+    refresh: Refresh | None = None,
+    runtime: Runtime | None = None,
+) -> Scores:
+    """A given model on the benchmarks."""
+    return _one_model(model, preset, seed, benchmarks, overrides, refresh, runtime, train=False)
+
+
+@stage_task("model", "model")
+def given(session: Session, model: str) -> State[Artifact]:
+    """The model that the user names, as an input of stages."""
+    return Completed(name="External", data=external.model(model, session.runtime.root, "model"))
+
+
+def _one_model(
+    model: str,
+    preset: str,
+    seed: int | None,
+    benchmarks: Sequence[BenchmarkEntry] | None,
+    overrides: Sequence[str] | None,
+    refresh: Sequence[str] | None,
+    runtime: Runtime | None,
+    *,
+    train: bool,
+) -> Scores:
+    values = list(overrides or [])
+    if seed is not None:
+        values.append(f"seed={seed}")
+    if benchmarks:
+        entries = [entry.model_dump(mode="json") for entry in benchmarks]
+        values.append(f"evaluation.benchmarks={json.dumps(entries)}")
+    config = load(preset, values)
+    runtime = runtime or environment.runtime()
+    wanted = asked(config, runtime.root)
+    with run_of(config, runtime, 1, refresh or [], "rlvr" if train else "evaluation") as (session, shown):
+        made: dict[str, Future] = {"data": data.submit(session), "model": given.submit(session, model)}
+        models = {"model": made["model"]}
+        if train:
+            made["rlvr_tasks"] = rlvr_tasks.submit(session, config.seed, made["data"])
+            made["rlvr"] = models["rlvr"] = rlvr_stage.submit(
+                session, config.seed, "rlvr", made["model"], made["rlvr_tasks"]
+            )
+        for benchmark in wanted:
+            for name, trained in models.items():
+                stage = label(name, benchmark.config)
+                tasks = benchmark.tasks or made["data"]
+                made[stage] = evaluate.submit(session, config.seed, stage, trained, tasks, benchmark.config)
+        finish(made.values(), shown)
+        evaluated = {name: future.result() for name, future in made.items() if name.startswith("evaluate_")}
+        session.tracking.finish(flatten_metrics({n: a.metrics for n, a in evaluated.items()}))
+        return _show(shown, evaluated)
+
+
+def _show(shown: Shown, evaluated: Mapping[str, Artifact]) -> Scores:
+    """pass@k of every model on every benchmark, as a table in the Prefect UI."""
+    scores: Scores = {}
+    for stage, artifact in evaluated.items():
+        name, _, benchmark = stage.removeprefix("evaluate_").partition(":")
+        results = json.loads((artifact.path / "results.json").read_text())
+        scores.setdefault(name, {})[benchmark or "embedded"] = {
+            f"{mode}, {k}": score
+            for mode in results["per_task"]
+            for k, score in results[mode]["all"].items()
+            if k.startswith("pass@")
+        }
+    rows = [
+        {"model": name, "benchmark": benchmark, "decoding": title, "percent": interval(score)}
+        for name, found in scores.items()
+        for benchmark, titled in found.items()
+        for title, score in titled.items()
+    ]
+    shown.table(rows, "results", "pass@k in percent, 95 % intervals over problems")
+    return scores
