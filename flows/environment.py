@@ -30,7 +30,15 @@ OFF_SWITCHES = {
     "DVC_NO_ANALYTICS": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
-for _name, _value in OFF_SWITCHES.items():  # at import, so that a flow started by a Prefect worker sends nothing either
+MLFLOW_CLIENT = {
+    # By default it tries for minutes before it says that a server is away. Ours keeps what it could not send, and
+    # tries again without holding up the run (tasks/outbox.py); MLflow's own second attempt could make a run twice.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines at the end of every stage
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+for _name, _value in (OFF_SWITCHES | MLFLOW_CLIENT).items():  # at import: a flow may be started by a Prefect worker
     os.environ.setdefault(_name, _value)
 
 

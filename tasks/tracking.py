@@ -3,67 +3,125 @@
 Weights and data stay where they are: models are logged by path and digest, data as MLflow dataset inputs with the
 digest that DVC gives them. A stage that is reused starts no run; the parent gets a tag that names the run that made
 it, which is kept beside the artifact (`.<key>.mlflow.json`, no part of it: the same artifact may be tracked elsewhere).
+
+What is logged is said in mlflow/README.md; how it reaches a server that is away now and then, in tasks/outbox.py.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import pwd
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  a second, while the server starts
+import psutil
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from ra3core.errors import UserError
 from ra3core.stage import Metrics
+from tasks.outbox import EXPERIMENT, Direct, Outbox, Sent, Writer, left, now, reason, send_all, shown
 
-EXPERIMENT = "ra3"
 FLUSH_SECONDS = 3.0  # between batches; one batch costs about as much as one metric
-BATCH_METRICS, BATCH_PARAMS = 1_000, 100  # what the tracking API takes at once
-LONGEST_PARAM = 250  # characters; longer values are in config.yaml, which is logged whole
-PROCESS_TAG = "ra3.process"  # HOST:PID of the command, by which a killed one is found
+LONGEST_PARAM = 250  # characters; longer values are shortened, config.yaml has them whole
+PROCESS_TAG = "ra3.process"  # HOST:PID:START of the command, by which a killed one is found
+INHERITED = ("preset", "git_commit", "data.digest", "parent", "mlflow.user", "mlflow.source.git.commit")
 
 
 class Tracking:
-    """One pipeline run in MLflow, safe to use from several threads.
+    """One pipeline run in MLflow, safe to use from several threads. Pickled, it is the same run in another process.
 
-    root: the checkout; runs go to mlflow/mlflow.db below it unless MLFLOW_TRACKING_URI names another store.
+    root: the checkout; runs go to mlflow/mlflow.db below it unless `uri` or MLFLOW_TRACKING_URI names another store.
+    Raises UserError when a database cannot be opened; a server may be away, see tasks/outbox.py.
     """
 
-    def __init__(self, root: Path) -> None:
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
-        location = None if os.environ.get("MLFLOW_TRACKING_URI") else (root / "mlflow" / "artifacts").as_uri()
+    def __init__(self, root: Path, uri: str | None = None) -> None:
+        default = f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
         (root / "mlflow").mkdir(exist_ok=True)
-        self.uri = uri
+        self.root = root
+        self.uri = uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default
+        self._writer: Writer
         try:
             self.client = MlflowClient(tracking_uri=uri)
-            self._experiment = _experiment(self.client, location)
-        except MlflowException as error:
-            raise UserError(f"MLflow at {uri} does not answer: {str(error).splitlines()[0]}") from error
-        self.run_id = ""
+            if _is_server(uri):
+                self._writer = Outbox(root / "mlflow" / "outbox", uri, self.client)
+            else:
+                location = (root / "mlflow" / "artifacts").as_uri() if uri == default else None
+                self._writer = Direct(self.client, location)
+        except (MlflowException, SQLAlchemyError) as error:
+            raise UserError(f"MLflow at {shown(uri)} does not answer: {reason(error)}") from error
+        self._run_id = ""
         self.interrupted = False  # stages that fail from now on were killed
+        self._common: dict[str, str] = {}  # the parent's tags that its children have too
         self._links: dict[str, str] = {}
         self._lock = threading.Lock()
 
+    @classmethod
+    def attach(cls, root: Path, uri: str, run_id: str, tags: Mapping[str, str] | None = None) -> Tracking:
+        """A pipeline run that another process has begun, to add stages to. Whoever attaches calls `close` at the end.
+
+        tags: what the children inherit; read from the parent by default, for which the store has to answer.
+        """
+        tracking = cls(root, uri)
+        tracking._run_id = run_id
+        tracking._common = dict(tags) if tags is not None else tracking._inherited(run_id)
+        return tracking
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tracking.attach, (self.root, self.uri, self.run_id, dict(self._common))
+
+    @property
+    def run_id(self) -> str:
+        """The parent run; empty before `start`, and a local id as long as the server has never answered."""
+        return self._writer.known(self._run_id)
+
+    def _inherited(self, run_id: str) -> dict[str, str]:
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException as error:
+            raise UserError(f"MLflow at {shown(self.uri)} has no run {run_id}: {reason(error)}") from error
+        tags = {**run.data.tags, "parent": run.info.run_name or ""}
+        return {name: tags[name] for name in INHERITED if name in tags}
+
     def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str], config: str) -> None:
-        """Begin the parent run. `config`: the resolved configuration, logged as config.yaml."""
-        self._end_killed_runs()
-        run = self._create(name, {**tags, PROCESS_TAG: _process()}, params)
-        self.run_id = run.info.run_id
-        self.client.log_text(self.run_id, config, "config.yaml")
+        """Begin the parent run. `config`: the resolved configuration, logged as config.yaml.
+
+        What earlier commands left behind is put in order: outboxes are sent, killed runs marked.
+        """
+        tags = {**tags, "mlflow.user": _user(), "mlflow.source.name": "ra3 run", "mlflow.source.type": "LOCAL"}
+        if "git_commit" in tags:
+            tags["mlflow.source.git.commit"] = tags["git_commit"]  # MLflow's own column "Version"
+        try:
+            self._run_id = self._writer.create(name, {**tags, PROCESS_TAG: _process()})
+        except MlflowException as error:
+            raise UserError(f"MLflow at {shown(self.uri)} refuses a run: {reason(error)}") from error
+        self._common = {key: value for key, value in {**tags, "parent": name}.items() if key in INHERITED}
+        self._writer.log(self._run_id, params=_params(params))
+        self._writer.text(self._run_id, config, "config.yaml")
+        if not isinstance(self._writer, Outbox):
+            _end_killed_runs(self.client)
+        elif self._writer.away is None:
+            for sent in send_all(self.root / "mlflow" / "outbox", self.uri):
+                for line in () if sent.busy else _say_sent(sent):  # other commands that run; this one
+                    self._writer.say(line)
+            _end_killed_runs(self.client)
 
     def dataset(self, name: str, digest: str, source: Path, context: str) -> None:
         """Name the data that the pipeline run is about, by reference."""
-        self._log_inputs(self.run_id, [_dataset(name, digest, source, context)])
+        self._common["data.digest"] = digest
+        self._writer.inputs(self._run_id, [(name, digest, str(source), context)])
+        self._writer.log(self._run_id, tags={"data.digest": digest})
 
     @contextmanager
     def stage(
@@ -73,20 +131,18 @@ class Tracking:
 
         inputs: name -> (folder, digest); data are logged as dataset inputs, models as tags.
         """
-        tags = {
-            **tags,
-            "mlflow.parentRunId": self.run_id,
-            **{f"input.{name}": f"{digest} {path}" for name, (path, digest) in inputs.items()},
-        }
-        run = self._create(label, {**tags, PROCESS_TAG: _process()}, params)
+        named = {f"input.{name}": f"{digest} {path}" for name, (path, digest) in inputs.items()}
+        tags = {**self._common, **tags, **named, PROCESS_TAG: _process()}
+        run_id = self._writer.create(label, tags, self._run_id or None)
+        self._writer.log(run_id, params=_params(params))
         data = [
-            _dataset(name, digest[:36], path, name)  # 36: the longest digest that MLflow keeps
+            (name, digest[:36], str(path), name)  # 36: the longest digest that MLflow keeps
             for name, (path, digest) in inputs.items()
             if not (path / "model").exists()
         ]
         if data:
-            self._log_inputs(run.info.run_id, data)
-        stage = StageRun(self.client, run.info.run_id)
+            self._writer.inputs(run_id, data)
+        stage = StageRun(self._writer, run_id)
         status = "KILLED"
         try:
             yield stage
@@ -96,93 +152,131 @@ class Tracking:
             raise
         finally:
             stage.flush()
-            self.client.set_terminated(run.info.run_id, status)
+            self._writer.end(run_id, status)
 
     def link(self, label: str, run_id: str) -> None:
         """Say on the parent which run made a stage's artifact: this pipeline run's own or an earlier one's."""
         with self._lock:
             self._links[label] = run_id
-        self.client.set_tag(self.run_id, f"stage.{label}", run_id)
+        self._writer.log(self._run_id, tags={f"stage.{label}": run_id})
 
     @property
     def links(self) -> dict[str, str]:
-        """Stage label such as "ntp/0" -> id of the run that made it."""
-        with self._lock:
-            return dict(sorted(self._links.items()))
+        """Stage label such as "ntp/0" -> id of the run that made it, with what other processes have linked.
 
-    def finish(self, metrics: Mapping[str, float], folder: Path) -> None:
-        """End the parent run with its headline results and the files of the report."""
-        now = _now()
-        _log_metrics(self.client, self.run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
-        for path in sorted(folder.iterdir()):
+        While the server is away: this process's own, under the ids that the runs have here."""
+        with self._lock:
+            links = dict(self._links)
+        own = {label: self._writer.known(run_id) for label, run_id in links.items()}
+        tags = self._writer.tags(self._run_id)
+        linked = {name.removeprefix("stage."): run for name, run in tags.items() if name.startswith("stage.")}
+        return dict(sorted({**linked, **own}.items()))
+
+    def page(self) -> str | None:
+        """Where MLflow's pages show the parent run: at the tracking server, else where `ra3 serve` and `ra3 ui` do.
+
+        None as long as the server has not answered.
+        """
+        experiment = self._writer.experiment
+        if experiment is None or self.run_id.startswith("local-"):
+            return None
+        server = shown(self.uri) if _is_server(self.uri) else os.environ.get("RA3_MLFLOW_UI", "http://127.0.0.1:5000")
+        return f"{server.rstrip('/')}/#/experiments/{experiment}/runs/{self.run_id}"
+
+    def finish(self, metrics: Mapping[str, float], folder: Path | None = None) -> None:
+        """End the parent run with its headline results and the files of the report, if there is one."""
+        time = now()
+        self._writer.log(self._run_id, [Metric(name, value, time, 0) for name, value in metrics.items()])
+        for path in sorted(folder.iterdir()) if folder else ():
             if path.suffix in (".html", ".md", ".png"):
-                self.client.log_artifact(self.run_id, str(path), "report")
-        self.client.set_terminated(self.run_id)
+                self._writer.file(self._run_id, path, "report")
+        self._writer.end(self._run_id, "FINISHED")
+        self.close()
 
     def fail(self, error: str, status: str = "FAILED") -> None:
         """End the parent run without results."""
-        self.client.set_tag(self.run_id, "error", error)
-        self.client.set_terminated(self.run_id, status)
+        self._writer.log(self._run_id, tags={"error": error})
+        self._writer.end(self._run_id, status)
+        self.close()
 
-    def _create(self, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> Run:
-        run = self.client.create_run(self._experiment, run_name=name, tags=dict(tags))
-        values = [Param(key, str(value)) for key, value in params.items() if len(str(value)) <= LONGEST_PARAM]
-        for start in range(0, len(values), BATCH_PARAMS):
-            self.client.log_batch(run.info.run_id, params=values[start : start + BATCH_PARAMS])
-        return run
-
-    def _log_inputs(self, run_id: str, inputs: Sequence[DatasetInput]) -> None:
-        """MLflow fails when two writers are the first to name a dataset; at a second attempt it is there."""
-        with self._lock:
-            try:
-                self.client.log_inputs(run_id, inputs)
-            except MlflowException:
-                self.client.log_inputs(run_id, inputs)
-
-    def _end_killed_runs(self) -> None:
-        """Runs that a killed command of this machine left as RUNNING are marked KILLED."""
-        running = self.client.search_runs([self._experiment], "attributes.status = 'RUNNING'")
-        for run in running:
-            host, _, process = run.data.tags.get(PROCESS_TAG, "").rpartition(":")
-            if host == socket.gethostname() and process.isdigit() and not _alive(int(process)):
-                self.client.set_terminated(run.info.run_id, "KILLED")
+    def close(self) -> None:
+        """Send what waits for a server that was away, or say that it waits. `finish` and `fail` do it."""
+        self._writer.close()
 
 
 class StageRun:
     """Step-wise metrics of one child run, sent in batches."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self.run_id = run_id
-        self._client = client
+    def __init__(self, writer: Writer, run_id: str) -> None:
+        self._run_id = run_id
+        self._writer = writer
         self._waiting: list[Metric] = []
         self._sent = time.monotonic()
 
+    @property
+    def run_id(self) -> str:
+        """A local id as long as the server has not answered since the stage began."""
+        return self._writer.known(self._run_id)
+
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Figures of one step; they reach the store within a few seconds of the next call."""
-        now = _now()
-        self._waiting += [Metric(name, value, now, step) for name, value in values.items() if math.isfinite(value)]
+        at = now()
+        self._waiting += [Metric(name, value, at, step) for name, value in values.items() if math.isfinite(value)]
         if time.monotonic() - self._sent > FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Send what waits."""
         waiting, self._waiting = self._waiting, []
-        _log_metrics(self._client, self.run_id, waiting)
+        self._writer.log(self._run_id, waiting)
         self._sent = time.monotonic()
 
     def done(self, metrics: Metrics, path: Path, digest: str, model: bool) -> None:
         """Final figures, and where the artifact lies."""
-        now = _now()
-        finals = [Metric(f"final/{name}", value, now, 0) for name, value in flatten_metrics(metrics).items()]
-        _log_metrics(self._client, self.run_id, finals)
+        at = now()
+        finals = [Metric(f"final/{name}", value, at, 0) for name, value in flatten_metrics(metrics).items()]
         tags = {"artifact.path": str(path), "artifact.digest": digest}
         if model:
             tags |= {"model.path": str(path / "model"), "model.digest": digest}
-        self._client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        waiting, self._waiting = self._waiting, []
+        self._writer.log(self._run_id, [*waiting, *finals], tags=tags)
+
+
+def sync(root: Path) -> list[str]:
+    """Send everything that waits in mlflow/outbox, for whatever server; a sentence an outbox.
+
+    Raises UserError, after the others are sent, when something is left or was refused.
+    """
+    lines, problems, servers = [], [], set()
+    for sent in send_all(root / "mlflow" / "outbox"):
+        said = _say_sent(sent)
+        if sent.left or sent.refused:
+            problems.append(said.pop())
+        lines += said
+        if sent.away is None and not sent.busy:
+            servers.add(sent.uri)
+    for uri in sorted(servers):
+        _end_killed_runs(MlflowClient(tracking_uri=uri))
+    if problems:
+        raise UserError("; ".join([*lines, *problems]))
+    return lines or ["nothing waits to be sent"]
+
+
+def _say_sent(sent: Sent) -> list[str]:
+    """What became of an outbox; the last sentence is about what was not sent."""
+    if sent.busy:
+        return [f"{sent.folder} belongs to a command that is running, which sends it itself"]
+    lines = [f"{sent.sent} sent to MLflow at {shown(sent.uri)}"] if sent.sent else []
+    if sent.refused:
+        kept = sent.folder.parent / "refused.jsonl"
+        lines.append(f"MLflow at {shown(sent.uri)} refused {sent.refused} entries, kept in {kept}")
+    if sent.left:
+        lines.append(left(sent.uri, sent.away or "", sent.left, sent.folder))
+    return lines
 
 
 def write_link(artifact: Path, uri: str, run_id: str) -> None:
-    """Keep, beside an artifact, the run that made it."""
+    """Keep, beside an artifact, the run that made it. The id may be a local one, by which its run can be found."""
     link = _link_file(artifact)
     temporary = link.with_suffix(".tmp")
     temporary.write_text(json.dumps({"tracking_uri": uri, "run_id": run_id}))
@@ -220,46 +314,61 @@ def flatten_metrics(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, f
     return flat
 
 
-def _experiment(client: MlflowClient, location: str | None) -> str:
-    """The id of the experiment, which is made on first use."""
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return found.experiment_id
+def _params(values: Mapping[str, Any]) -> dict[str, str]:
+    """As MLflow takes them. A long value keeps its beginning, and a digest by which two of them differ."""
+    texts = {name: str(value) for name, value in values.items()}
+    for name, text in texts.items():
+        if len(text) > LONGEST_PARAM:
+            end = f"... sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+            texts[name] = text[: LONGEST_PARAM - len(end)] + end
+    return texts
+
+
+def _end_killed_runs(client: MlflowClient) -> None:
+    """Runs that a killed command of this machine left as RUNNING are marked KILLED."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    running = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'") if experiment else []
+    for run in running:
+        host, _, process = run.data.tags.get(PROCESS_TAG, "").partition(":")
+        pid, _, started = process.partition(":")
+        if host == _machine() and pid.isdigit() and started.isdigit() and not _alive(int(pid), int(started)):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _is_server(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
+
+
+def _user() -> str:
+    """Who started the run, as the operating system says."""
     try:
-        return client.create_experiment(EXPERIMENT, artifact_location=location)
-    except MlflowException:  # another run made it since
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if found is None:
-            raise
-        return found.experiment_id
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
 
 
-def _log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
-    for start in range(0, len(metrics), BATCH_METRICS):
-        client.log_batch(run_id, metrics=metrics[start : start + BATCH_METRICS])
-
-
-def _dataset(name: str, digest: str, source: Path, context: str) -> DatasetInput:
-    dataset = Dataset(name, digest, "local", json.dumps({"uri": str(source)}))
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
+def _machine() -> str:
+    """A name that no other machine has: hosts of a team may share one."""
+    for path in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
+        if Path(path).is_file() and (text := Path(path).read_text().strip()):
+            return f"{socket.gethostname()}/{text[:8]}"
+    return socket.gethostname()
 
 
 def _process() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return f"{_machine()}:{os.getpid()}:{_started(os.getpid())}"
 
 
-def _alive(process: int) -> bool:
+def _started(process: int) -> int:
+    """When a process began, in seconds since 1970: process ids are used again."""
+    return round(psutil.Process(process).create_time())
+
+
+def _alive(process: int, started: int) -> bool:
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        return abs(_started(process) - started) <= 1  # the clock may have been set since
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _link_file(artifact: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -31,11 +32,56 @@ def child(run: Tracking, **inputs: tuple[Path, str]):
     return run.stage("e_step_1/0", {"window": 5}, {"stage": "e_step"}, inputs)
 
 
-def test_long_parameters_are_left_to_config_yaml(run: Tracking, root: Path) -> None:
+def test_long_parameters_are_shortened_and_still_differ(run: Tracking, root: Path) -> None:
     stored = run.client.get_run(run.run_id)
-    assert stored.data.params == {"a.b": "1"}
+    assert stored.data.params["a.b"] == "1"
+    assert len(stored.data.params["long"]) == 250
     assert stored.info.artifact_uri.startswith((root / "mlflow" / "artifacts").as_uri())
+    with run.stage("ntp/0", {"long": "x" * 1001}, {}, {}) as other:
+        pass
+    longer = run.client.get_run(other.run_id).data.params["long"]
+    assert longer[:200] == stored.data.params["long"][:200] == "x" * 200
+    assert longer != stored.data.params["long"]
     run.fail("stop")
+
+
+def test_a_child_has_the_tags_that_runs_are_filtered_by(root: Path, tmp_path: Path) -> None:
+    run = Tracking(root)
+    run.start("demo-1", {}, {"preset": "demo", "seed": "3", "seeds": "2", "git_commit": "abc"}, "")
+    run.dataset("steps", "d" * 32, tmp_path, "suite")
+    attached = pickle.loads(pickle.dumps(run))  # as a worker process gets it
+    by_address = Tracking.attach(root, run.uri, run.run_id)
+    for each in (run, attached, by_address):
+        tags = {"stage": "m_step", "arm": "ntp", "seed": "4", "preset": "demo"}
+        with each.stage("ntp/4", {}, tags, {}) as stage:
+            pass
+        each.link("ntp/4", stage.run_id)
+        found = run.client.get_run(stage.run_id).data.tags
+        assert found.items() >= {**tags, "git_commit": "abc", "data.digest": "d" * 32, "parent": "demo-1"}.items()
+        assert found["mlflow.parentRunId"] == run.run_id
+        assert found["mlflow.user"] == run.client.get_run(run.run_id).data.tags["mlflow.user"] != ""
+    attached.link("ra3/4", "f" * 32)
+    assert set(run.links) == {"ntp/4", "ra3/4"}
+    assert run.links["ra3/4"] == "f" * 32
+    parent = run.client.get_run(run.run_id).data.tags
+    assert (parent["data.digest"], parent["seeds"]) == ("d" * 32, "2")
+    run.fail("stop")
+
+
+def test_a_reused_process_id_is_another_process(root: Path) -> None:
+    run = Tracking(root)
+    run.start("demo", {}, {}, "")
+    host, pid, started = run.client.get_run(run.run_id).data.tags[tracking.PROCESS_TAG].split(":")
+    run.client.set_tag(run.run_id, tracking.PROCESS_TAG, f"{host}:{pid}:{int(started) - 60}")
+    elsewhere = Tracking(root)
+    elsewhere.start("other", {}, {}, "")
+    elsewhere.client.set_tag(elsewhere.run_id, tracking.PROCESS_TAG, f"another/{host}:{2**22 + 1}:{started}")
+    again = Tracking(root)
+    again.start("next", {}, {}, "")
+    assert run.client.get_run(run.run_id).info.status == "KILLED"
+    assert run.client.get_run(elsewhere.run_id).info.status == "RUNNING"
+    elsewhere.fail("stop")
+    again.fail("stop")
 
 
 def test_more_metrics_than_one_batch_takes_arrive_in_order(run: Tracking) -> None:
@@ -124,9 +170,10 @@ def test_flatten() -> None:
     assert flatten_metrics(json.loads(json.dumps(nested))) == {"tokens": 3.0, "pass_at_1": 0.5, "inner/y": 1.5}
 
 
-def test_a_store_that_does_not_answer_is_a_user_error(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(UserError, match=r"^MLflow at http://127\.0\.0\.1:9 does not answer") as error:
+def test_a_database_that_does_not_open_is_a_user_error(monkeypatch, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'text.db'}"
+    (tmp_path / "text.db").write_text("no database" * 100)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError, match=f"^MLflow at {uri} does not answer") as error:
         Tracking(tmp_path)
     assert "\n" not in str(error.value)
