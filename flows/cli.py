@@ -185,6 +185,16 @@ def grade(
 
 
 @app.command()
+def sync() -> None:
+    """Send the MLflow server what it did not take while it was away (mlflow/outbox)."""
+    runtime = environment.runtime()
+    environment.prepare(runtime.root)
+    from tasks import tracking
+
+    print(*tracking.sync(runtime.root), sep="\n")
+
+
+@app.command()
 def config(preset: Preset = "demo", set_: Set = None) -> None:
     """Print the resolved configuration as YAML, which --preset takes again."""
     print(as_yaml(load(preset, set_ or [])), end="")
