@@ -12,7 +12,7 @@ import yaml
 from typer.exceptions import TyperException
 
 from flows import environment
-from ra3core.config import EMBEDDED, RunConfig, VerifierConfig, load, parse
+from ra3core.config import EMBEDDED, RegistryConfig, RunConfig, VerifierConfig, load, parse
 from ra3core.errors import UserError
 
 INTERRUPTED = 130  # what typer returns after Ctrl-C
@@ -192,6 +192,20 @@ def sync() -> None:
     from tasks import tracking
 
     print(*tracking.sync(runtime.root), sep="\n")
+
+
+@app.command()
+def promote(
+    version: Annotated[str | None, typer.Argument(help="Of the registered model; the newest by default.")] = None,
+    model: Annotated[str, typer.Option(help="The registered model's name.")] = RegistryConfig().model,
+    force: Annotated[bool, typer.Option("--force", help="Move the alias whatever the gate says.")] = False,
+) -> None:
+    """Compare a registered version with the champion; it becomes champion if it is shown to be better."""
+    runtime = environment.runtime()
+    environment.prepare(runtime.root)
+    from flows.promotion import promote as by_hand
+
+    by_hand(runtime.root, version, model, force)
 
 
 @app.command()
