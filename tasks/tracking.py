@@ -31,7 +31,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ra3core.errors import UserError
 from ra3core.stage import Metrics
-from tasks.outbox import EXPERIMENT, Direct, Outbox, Sent, Writer, left, now, reason, send_all, shown
+from tasks.outbox import Outbox, Sent, left, send_all
+from tasks.writer import EXPERIMENT, Direct, Writer, ask, now, reason, shown
 
 FLUSH_SECONDS = 3.0  # between batches; one batch costs about as much as one metric
 LONGEST_PARAM = 250  # characters; longer values are shortened, config.yaml has them whole
@@ -115,7 +116,7 @@ class Tracking:
             for sent in send_all(self.root / "mlflow" / "outbox", self.uri):
                 for line in () if sent.busy else _say_sent(sent):  # other commands that run; this one
                     self._writer.say(line)
-            _end_killed_runs(self.client)
+            self._writer.ask(_end_killed_runs)
 
     def dataset(self, name: str, digest: str, source: Path, context: str) -> None:
         """Name the data that the pipeline run is about, by reference."""
@@ -256,7 +257,7 @@ def sync(root: Path) -> list[str]:
         if sent.away is None and not sent.busy:
             servers.add(sent.uri)
     for uri in sorted(servers):
-        _end_killed_runs(MlflowClient(tracking_uri=uri))
+        ask(MlflowClient(tracking_uri=uri), _end_killed_runs)
     if problems:
         raise UserError("; ".join([*lines, *problems]))
     return lines or ["nothing waits to be sent"]

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 
 from flows.environment import CHECKOUT
 from ra3core.errors import UserError
-from tasks import outbox, tracking
+from tasks import outbox, tracking, writer
 from tasks.journal import Journal, journals
 from tasks.tracking import Tracking, read_link, sync, write_link
 
@@ -87,25 +87,24 @@ def patience(monkeypatch) -> None:
     monkeypatch.setattr(outbox, "FIRST_PROBE", 3600.0)  # the tests decide when it is asked again
 
 
-def pipeline(root: Path, uri: str, lose=lambda: None, regain=lambda: None) -> Tracking:
-    """A pipeline run of two stages, one before and one after `lose`, which ends after `regain`."""
+def pipeline(root: Path, uri: str, lose=lambda: None, steps: int = 450) -> Tracking:
+    """A pipeline run of two stages; `lose` is called at the end of the first. Above 400 steps are two batches."""
     run = Tracking(root, uri)
     run.start("demo-1", {f"p.{n}": n for n in range(150)}, {"preset": "demo", "git_commit": str(root)}, "a: 1\n")
     run.dataset("steps", "d" * 32, root / "data", "suite")
     with stage(run, "base/0") as base:
-        for step in range(450):
+        for step in range(steps):
             base.metrics(step, {"loss": 1 / (step + 1), "tokens": step})
         lose()
         base.done({"tokens": 7}, root / "base", "a" * 64, model=True)
     write_link(root / "base", uri, base.run_id)
     run.link("base/0", base.run_id)
     with stage(run, "ntp/0") as ntp:
-        for step in range(450):
+        for step in range(steps):
             ntp.metrics(step, {"loss": 2 / (step + 1), "tokens": step})
         ntp.done({"tokens": 8}, root / "ntp", "b" * 64, model=True)
     write_link(root / "ntp", uri, ntp.run_id)
     run.link("ntp/0", ntp.run_id)
-    regain()
     (root / "page").mkdir()
     (root / "page" / "report.html").write_text("<p>report")
     run.finish({"pass_at_1/ra3/free/all": 0.5}, root / "page")
@@ -116,7 +115,7 @@ def stage(run: Tracking, name: str):
     return run.stage(name, {"window": 5}, {"stage": name[:-2]}, {"demonstrations": (run.root / "none", "c" * 64)})
 
 
-def complete(root: Path, uri: str) -> None:
+def complete(root: Path, uri: str, steps: int = 450) -> None:
     """Everything that `pipeline` logs is at the server, once."""
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("ra3")
@@ -134,7 +133,7 @@ def complete(root: Path, uri: str) -> None:
         child = runs[name]
         for metric in ("loss", "tokens"):
             history = client.get_metric_history(child.info.run_id, metric)
-            assert [point.step for point in sorted(history, key=lambda point: point.step)] == list(range(450))
+            assert [point.step for point in sorted(history, key=lambda point: point.step)] == list(range(steps))
         assert child.data.metrics["final/tokens"] == tokens
         assert child.data.params == {"window": "5"}
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -193,7 +192,7 @@ def test_a_sender_that_is_killed_after_every_call_sends_nothing_twice(
     server: Server, tmp_path: Path, monkeypatch
 ) -> None:
     away = Server(tmp_path)  # never started
-    pipeline(tmp_path, away.uri)
+    pipeline(tmp_path, away.uri, steps=20)
     (place,) = journals(tmp_path / "mlflow" / "outbox")
     head, *operations = (place / "journal.jsonl").read_text().splitlines(keepends=True)
     (place / "journal.jsonl").write_text(head.replace(away.uri, server.uri) + "".join(operations))
@@ -210,7 +209,7 @@ def test_a_sender_that_is_killed_after_every_call_sends_nothing_twice(
         with pytest.raises(Killed):
             list(outbox.send_all(tmp_path / "mlflow" / "outbox"))
     assert sync(tmp_path) == [f"1 run, 0 metrics and 0 files sent to MLflow at {server.uri}"]  # the last one
-    complete(tmp_path, server.uri)
+    complete(tmp_path, server.uri, steps=20)
     assert seen == sorted(seen)
     assert journals(tmp_path / "mlflow" / "outbox") == []
 
@@ -228,20 +227,30 @@ def test_what_the_server_refuses_is_raised_at_once(server: Server, tmp_path: Pat
     assert json.loads(refused)["operation"]["params"] == {"a": "2"}
 
 
-def test_a_refusal_does_not_hold_up_what_follows(server: Server, tmp_path: Path, monkeypatch) -> None:
+def test_a_refusal_does_not_hold_up_what_follows_and_a_closed_door_loses_nothing(
+    server: Server, tmp_path: Path, monkeypatch
+) -> None:
     run = Tracking(tmp_path, server.uri)
     run.start("demo", {"a": 1}, {}, "")
     with monkeypatch.context() as patch:
-        patch.setattr(outbox.Sender, "perform", _refuses_connections)
+        patch.setattr(writer.Sender, "perform", _refuses_connections)
         run._writer.log(run.run_id, params={"a": "2"})
         run.fail("stop")
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.Sender, "perform", _denies)
+        with pytest.raises(UserError, match=r"\(PERMISSION_DENIED: not you\): 1 run, .* wait in"):
+            sync(tmp_path)
     with pytest.raises(UserError, match=r"^1 run, 0 metrics and 0 files sent .* refused 1 entries, kept in .*jsonl"):
         sync(tmp_path)
     assert run.client.get_run(run.run_id).info.status == "FAILED"
     assert journals(tmp_path / "mlflow" / "outbox") == []
 
 
-def _refuses_connections(self: outbox.Sender, operation: dict, again: bool = False) -> str:
+def _denies(self: writer.Sender, operation: dict, again: bool = False) -> str:
+    raise RestException({"error_code": "PERMISSION_DENIED", "message": "not you"})
+
+
+def _refuses_connections(self: writer.Sender, operation: dict, again: bool = False) -> str:
     raise MlflowException("Connection refused")
 
 
@@ -250,7 +259,7 @@ def test_a_server_that_comes_back_during_the_run_gets_everything(
 ) -> None:
     monkeypatch.setattr(outbox, "FIRST_PROBE", 0.2)
     with monkeypatch.context() as patch:
-        patch.setattr(outbox.Sender, "perform", _refuses_connections)
+        patch.setattr(writer.Sender, "perform", _refuses_connections)
         run = Tracking(tmp_path, server.uri)
         run.start("demo", {}, {"preset": "demo"}, "")
         assert run.run_id.startswith("local-") and run.page() is None
@@ -308,8 +317,8 @@ def test_two_processes_do_not_send_the_same_outbox(tmp_path: Path) -> None:
 
 
 def test_passwords_in_an_address_are_not_shown() -> None:
-    assert outbox.shown("https://me:secret@host:5000/path") == "https://host:5000/path"
-    assert outbox.shown("sqlite:////a/b@c.db") == "sqlite:////a/b@c.db"
+    assert writer.shown("https://me:secret@host:5000/path") == "https://host:5000/path"
+    assert writer.shown("sqlite:////a/b@c.db") == "sqlite:////a/b@c.db"
 
 
 class Postgres:
