@@ -22,6 +22,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 
+from flows import cli
 from flows.environment import CHECKOUT
 from ra3core.errors import UserError
 from tasks import outbox, tracking, writer
@@ -305,6 +306,26 @@ def test_a_killed_run_loses_nothing_that_it_logged(server: Server, tmp_path: Pat
     assert {(run.info.run_name, run.info.status) for run in found} == {("killed", "KILLED"), ("base/0", "KILLED")}
     assert [run.data.metrics for run in found if run.data.metrics] == [{"loss": 1.0}]
     following.fail("stop")
+
+
+def test_a_server_that_never_answers_costs_a_run_two_waits_and_ra3_sync_says_so(
+    tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("RA3_ROOT", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["ra3", "sync"])
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:  # takes connections and says nothing
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        pipeline(tmp_path, uri, steps=2)
+        waited = time.monotonic() - started
+        first, last = capsys.readouterr().err.splitlines()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert 4 <= waited < 16  # at the first call and at the end; every other call would add two seconds
+    assert first.startswith(f"MLflow at {uri} does not answer (no answer in time)")
+    assert f"(no answer in time): 3 runs, {2 * 2 * 2 + 2 + 1} metrics and 2 files wait in {tmp_path}" in last
+    assert (ended.value.code, capsys.readouterr()) == (2, ("", f"ra3: {last}\n"))
 
 
 def test_two_processes_do_not_send_the_same_outbox(tmp_path: Path) -> None:
