@@ -30,7 +30,9 @@ def main() -> None:
         threshold=1,
         within=timedelta(seconds=3 * HEARTBEAT_SECONDS),
     )
-    action = ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat: its process or its machine is gone")
+    action = ChangeFlowRunState(
+        state=StateType.CRASHED, name=None, force=False, message="no heartbeat: its process or its machine is gone"
+    )
     wanted = AutomationCore(name=NAME, trigger=trigger, actions=[action])
     with get_client(sync_client=True) as client:
         for automation in client.read_automations_by_name(NAME):

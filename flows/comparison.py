@@ -15,11 +15,11 @@ from ra3core.artifacts import Artifact
 from ra3core.config import RunConfig
 from ra3core.errors import UserError
 from tasks.base import base
-from tasks.bootstrap import bootstrap
+from tasks.bootstrap import submit_bootstrap
 from tasks.corpus import corpus, demonstrations, rlvr_tasks
 from tasks.data import data
 from tasks.e_step import e_step
-from tasks.evaluate import Asked, evaluate, label
+from tasks.evaluate import Asked, label, submit_evaluate
 from tasks.m_step import m_step
 from tasks.rlvr import rlvr
 from tasks.session import Session
@@ -34,27 +34,39 @@ FREE_ONLY = ("ra3_no_rl", "ntp_rlvr", "ra3_rlvr")
 KINDS = ("corpus", "demonstrations", "rlvr_tasks", "base", "e_step", "bootstrap", "m_step", "rlvr", "evaluate")
 
 
-def comparison(session: Session, seeds: Sequence[int], benchmarks: Sequence[Asked], *, rl: bool) -> dict[str, Future]:
-    """Every arm and control for every seed, and their evaluations. rl: with RLVR from NTP and from RA3."""
+def comparison(
+    session: Session, seeds: Sequence[int], benchmarks: Sequence[Asked], *, rl: bool
+) -> tuple[dict[str, Future], list[Future]]:
+    """Every arm and control for every seed, and their evaluations; and the shards of these, where there are any.
+
+    rl: with RLVR from NTP and from RA3.
+    """
     first = session.config.seed
+    shards: list[Future] = []
     made: dict[str, Future] = {"data": data.submit(session)}
     made[f"corpus/{first}"] = shared = corpus.submit(session, first, made["data"])
     if rl:
         made[f"rlvr_tasks/{first}"] = rlvr_tasks.submit(session, first, made["data"])
     for seed in seeds:
         with tags(f"seed {seed}"):
-            arms = mid_training(session, seed, made["data"], shared)
+            arms = mid_training(session, seed, made["data"], shared, shards)
             if rl:
                 problems = made[f"rlvr_tasks/{first}"]
                 arms["ntp_rlvr"] = rlvr.submit(session, seed, "ntp_rlvr", arms["ntp"], problems, rank=LONG)
                 arms["ra3_rlvr"] = rlvr.submit(session, seed, "ra3_rlvr", last_m_step(session, arms), problems)
-            arms |= evaluations(session, seed, made["data"], benchmarks, arms)
+            arms |= evaluations(session, seed, made["data"], benchmarks, arms, shards)
         made |= {f"{stage}/{seed}": future for stage, future in arms.items()}
-    return made
+    return made, shards
 
 
-def mid_training(session: Session, seed: int, data: Future, corpus: Future) -> dict[str, Future]:
+def mid_training(session: Session, seed: int, data: Future, corpus: Future, shards: list[Future]) -> dict[str, Future]:
     """RA3 and its controls of one seed, up to the mid-trained models: stage -> artifact to come."""
+
+    def annotated_by(label: str, policy: Future, likelihood: Future, rank: int = RA3) -> Future:
+        annotated, parts = submit_bootstrap(session, seed, label, policy, likelihood, expert, rank)
+        shards.extend(parts)
+        return annotated
+
     start = base.submit(session, seed, corpus)
     expert = demonstrations.submit(session, seed, data)
     made = {"base": start, "demonstrations": expert}
@@ -64,7 +76,7 @@ def mid_training(session: Session, seed: int, data: Future, corpus: Future) -> d
     rounds = range(1, session.config.rounds + 1)
     for r in rounds:
         made[f"e_step_{r}"] = policy = e_step.submit(session, seed, f"e_step_{r}", model, expert)
-        made[f"bootstrap_{r}"] = annotated = bootstrap.submit(session, seed, f"bootstrap_{r}", policy, model, expert)
+        made[f"bootstrap_{r}"] = annotated = annotated_by(f"bootstrap_{r}", policy, model)
         made[f"m_step_{r}"] = model = m_step.submit(session, seed, f"m_step_{r}", model, annotated, rank=RA3)
     annotations = [made[f"bootstrap_{r}"] for r in rounds]
     spent = [made[f"e_step_{r}"] for r in rounds] + annotations
@@ -74,15 +86,18 @@ def mid_training(session: Session, seed: int, data: Future, corpus: Future) -> d
     made["ntp_compute"] = m_step.submit(
         session, seed, "ntp_compute", start, expert, matched=spent, annotated=annotations, rank=LONG
     )
-    made["bootstrap_no_rl"] = untrained = bootstrap.submit(
-        session, seed, "bootstrap_no_rl", start, start, expert, rank=CONTROL
-    )
+    made["bootstrap_no_rl"] = untrained = annotated_by("bootstrap_no_rl", start, start, CONTROL)
     made["ra3_no_rl"] = m_step.submit(session, seed, "ra3_no_rl", start, untrained, rank=CONTROL)
     return made
 
 
 def evaluations(
-    session: Session, seed: int, data: Future, benchmarks: Sequence[Asked], arms: Mapping[str, Future]
+    session: Session,
+    seed: int,
+    data: Future,
+    benchmarks: Sequence[Asked],
+    arms: Mapping[str, Future],
+    shards: list[Future],
 ) -> dict[str, Future]:
     """Every arm that there is on every benchmark, with the same decoding budget."""
     made = {}
@@ -95,7 +110,8 @@ def evaluations(
             if arm in FREE_ONLY:
                 config = config.model_copy(update={"modes": ["free"]})
             name, tasks = label(arm, config), benchmark.tasks or data
-            made[name] = evaluate.submit(session, seed, name, models[arm], tasks, config, rank=LEAF)
+            made[name], parts = submit_evaluate(session, seed, name, models[arm], tasks, config, LEAF)
+            shards.extend(parts)
     return made
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from uuid import UUID
 
 from filelock import FileLock, Timeout
-from prefect.runtime import flow_run
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
 from prefect.states import Crashed
 
 from flows.environment import PRIVATE

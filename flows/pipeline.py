@@ -5,14 +5,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from prefect import flow
-from pydantic import Field
 
 from flows import environment
 from flows.comparison import check_refresh, comparison
-from flows.parameters import Overrides, Preset, Refresh, Runtime, Seeds, Settings
+from flows.parameters import (
+    AS_PRESET,
+    NONE,
+    GivenSettings,
+    Overrides,
+    Preset,
+    Refresh,
+    Rl,
+    Runtime,
+    Seeds,
+    described,
+)
 from flows.results import Outcome, keep
 from flows.running import finish, run_of, task_runner
 from ra3core.config import load
@@ -22,38 +30,40 @@ from tasks.report import report
 
 # The runner has a thread for every task, most of which wait for their inputs; a session's slots limit what runs.
 @flow(name="pipeline", flow_run_name="{preset}", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
+@described
 def pipeline(
     preset: Preset = "demo",
     seeds: Seeds = 1,
-    settings: Settings | None = None,
-    overrides: Overrides | None = None,
-    refresh: Refresh | None = None,
-    runtime: Runtime | None = None,
-    rl: Annotated[bool, Field(description="With RLVR from NTP and from RA3.")] = True,
+    settings: GivenSettings = AS_PRESET,
+    overrides: Overrides = NONE,
+    refresh: Refresh = NONE,
+    runtime: Runtime = None,
+    rl: Rl = True,
 ) -> Outcome:
     """Data, base model, NTP and RA3 mid-training, RLVR from each, evaluation, and a report over all seeds.
 
     Raises UserError for what the user can put right; stages that do not depend on what failed are finished first.
     """
-    config = load(preset, [*(settings or Settings()).overrides(), *(overrides or [])])
+    config = load(preset, [*settings.overrides(), *overrides])
     runtime = runtime or environment.runtime()
     benchmarks = asked(config, runtime.root)
-    check_refresh(refresh or [], config, benchmarks)
-    with run_of(config, runtime, seeds, refresh or [], "pipeline" if rl else "mid-training") as (session, shown):
-        made = comparison(session, range(config.seed, config.seed + seeds), benchmarks, rl=rl)
+    check_refresh(refresh, config, benchmarks)
+    with run_of(config, runtime, seeds, refresh, "pipeline" if rl else "mid-training") as (session, shown):
+        made, shards = comparison(session, range(config.seed, config.seed + seeds), benchmarks, rl=rl)
         page = report.submit(session, config.seed, made, environment.commit(runtime.root))
-        finish([*made.values(), page], shown)
+        finish([*made.values(), *shards, page], shown)
         return keep(session, shown, page.result(), [future.state for future in [*made.values(), page]])
 
 
 @flow(name="mid-training", flow_run_name="{preset}", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
+@described
 def mid_training(
     preset: Preset = "demo",
     seeds: Seeds = 1,
-    settings: Settings | None = None,
-    overrides: Overrides | None = None,
-    refresh: Refresh | None = None,
-    runtime: Runtime | None = None,
+    settings: GivenSettings = AS_PRESET,
+    overrides: Overrides = NONE,
+    refresh: Refresh = NONE,
+    runtime: Runtime = None,
 ) -> Outcome:
     """NTP and RA3 mid-training with their controls, evaluation and report, without RLVR.
 

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from flows import environment
 from flows.comparison import Future
-from flows.parameters import Overrides, Preset, Refresh, Runtime
+from flows.parameters import NONE, Overrides, Preset, Refresh, Runtime, described
 from flows.running import finish, run_of, task_runner
 from flows.shown import Shown, interval
 from ra3core.artifacts import Artifact
@@ -24,7 +24,7 @@ from ra3core.config import BenchmarkEntry, load
 from tasks import external
 from tasks.corpus import rlvr_tasks
 from tasks.data import data
-from tasks.evaluate import asked, evaluate, label
+from tasks.evaluate import asked, label, submit_evaluate
 from tasks.rlvr import rlvr as rlvr_stage
 from tasks.session import Session, stage_task
 from tasks.tracking import flatten_metrics
@@ -32,39 +32,42 @@ from tasks.tracking import flatten_metrics
 Model = Annotated[
     str, Field(description="A folder that transformers loads, a folder of artifacts/ with one in it, or a hub name.")
 ]
-Seed = Annotated[int | None, Field(ge=0, description="Of the training and of the samples; the preset's by default.")]
+Seed = Annotated[int | None, Field(ge=0, description="Of training and samples; the preset's by default.")]
 Benchmarks = Annotated[
-    list[BenchmarkEntry] | None,
-    Field(description="Names, such as humaneval, or with settings; else the preset's."),
+    list[BenchmarkEntry],
+    Field(description="Such as humaneval, with settings of their own if need be; else the preset's."),
 ]
+NO_ENTRIES: list[BenchmarkEntry] = []
 
 Scores = dict[str, dict[str, Any]]
 """Model -> benchmark -> pass@k with its interval."""
 
 
 @flow(name="rlvr", flow_run_name="{model}", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
+@described
 def rlvr(
     model: Model,
     preset: Preset = "demo",
     seed: Seed = None,
-    benchmarks: Benchmarks = None,
-    overrides: Overrides | None = None,
-    refresh: Refresh | None = None,
-    runtime: Runtime | None = None,
+    benchmarks: Benchmarks = NO_ENTRIES,
+    overrides: Overrides = NONE,
+    refresh: Refresh = NONE,
+    runtime: Runtime = None,
 ) -> Scores:
     """RLVR from a given model, and what it brought: the model before and after on the benchmarks."""
     return _one_model(model, preset, seed, benchmarks, overrides, refresh, runtime, train=True)
 
 
 @flow(name="evaluation", flow_run_name="{model}", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
+@described
 def evaluation(
     model: Model,
     preset: Preset = "demo",
     seed: Seed = None,
-    benchmarks: Benchmarks = None,
-    overrides: Overrides | None = None,
-    refresh: Refresh | None = None,
-    runtime: Runtime | None = None,
+    benchmarks: Benchmarks = NO_ENTRIES,
+    overrides: Overrides = NONE,
+    refresh: Refresh = NONE,
+    runtime: Runtime = None,
 ) -> Scores:
     """A given model on the benchmarks."""
     return _one_model(model, preset, seed, benchmarks, overrides, refresh, runtime, train=False)
@@ -80,14 +83,14 @@ def _one_model(
     model: str,
     preset: str,
     seed: int | None,
-    benchmarks: Sequence[BenchmarkEntry] | None,
-    overrides: Sequence[str] | None,
-    refresh: Sequence[str] | None,
-    runtime: Runtime | None,
+    benchmarks: Sequence[BenchmarkEntry],
+    overrides: Sequence[str],
+    refresh: Sequence[str],
+    runtime: Runtime,
     *,
     train: bool,
 ) -> Scores:
-    values = list(overrides or [])
+    values = list(overrides)
     if seed is not None:
         values.append(f"seed={seed}")
     if benchmarks:
@@ -96,9 +99,9 @@ def _one_model(
     config = load(preset, values)
     runtime = runtime or environment.runtime()
     wanted = asked(config, runtime.root)
-    with run_of(config, runtime, 1, refresh or [], "rlvr" if train else "evaluation") as (session, shown):
+    with run_of(config, runtime, 1, refresh, "rlvr" if train else "evaluation") as (session, shown):
         made: dict[str, Future] = {"data": data.submit(session), "model": given.submit(session, model)}
-        models = {"model": made["model"]}
+        models, shards = {"model": made["model"]}, []
         if train:
             made["rlvr_tasks"] = rlvr_tasks.submit(session, config.seed, made["data"])
             made["rlvr"] = models["rlvr"] = rlvr_stage.submit(
@@ -108,8 +111,9 @@ def _one_model(
             for name, trained in models.items():
                 stage = label(name, benchmark.config)
                 tasks = benchmark.tasks or made["data"]
-                made[stage] = evaluate.submit(session, config.seed, stage, trained, tasks, benchmark.config)
-        finish(made.values(), shown)
+                made[stage], parts = submit_evaluate(session, config.seed, stage, trained, tasks, benchmark.config)
+                shards.extend(parts)
+        finish([*made.values(), *shards], shown)
         evaluated = {name: future.result() for name, future in made.items() if name.startswith("evaluate_")}
         session.tracking.finish(flatten_metrics({n: a.metrics for n, a in evaluated.items()}))
         return _show(shown, evaluated)

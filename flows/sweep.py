@@ -16,7 +16,18 @@ from pydantic import Field
 
 from flows import environment
 from flows.comparison import Future, check_refresh, comparison
-from flows.parameters import Overrides, Preset, Refresh, Runtime, Seeds, Settings
+from flows.parameters import (
+    AS_PRESET,
+    NONE,
+    GivenSettings,
+    Overrides,
+    Preset,
+    Refresh,
+    Rl,
+    Runtime,
+    Seeds,
+    described,
+)
 from flows.results import keep, track
 from flows.running import finish, run_of, task_runner
 from flows.shown import interval
@@ -29,38 +40,41 @@ from tasks.tracking import Tracking
 
 
 @flow(name="sweep", flow_run_name="{preset}", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
+@described
 def sweep(
     penalties: Annotated[
         list[float], Field(min_length=1, description="Think penalties c of the E-step, in nats; .inf for none thought.")
     ],
     preset: Preset = "demo",
     seeds: Seeds = 1,
-    settings: Settings | None = None,
-    overrides: Overrides | None = None,
-    refresh: Refresh | None = None,
-    runtime: Runtime | None = None,
-    rl: Annotated[bool, Field(description="With RLVR from NTP and from RA3.")] = False,
+    settings: GivenSettings = AS_PRESET,
+    overrides: Overrides = NONE,
+    refresh: Refresh = NONE,
+    runtime: Runtime = None,
+    rl: Rl = False,
 ) -> dict[str, Any]:
     """The comparison at every think penalty, each with its report; returns pass@1 of RA3 by penalty."""
     if len(set(penalties)) < len(penalties):
         raise UserError(f"penalties {penalties}: expected each once")
-    given = [*(settings or Settings()).overrides(), *(overrides or [])]
+    given = [*settings.overrides(), *overrides]
     configs = {c: load(preset, [*given, f"e_step.think_penalty={c}"]) for c in penalties}
     runtime = runtime or environment.runtime()
     first = configs[penalties[0]]
     benchmarks = asked(first, runtime.root)
-    check_refresh(refresh or [], first, benchmarks)
-    with run_of(first, runtime, seeds, refresh or [], "sweep") as (session, shown), ExitStack() as stack:
+    check_refresh(refresh, first, benchmarks)
+    with run_of(first, runtime, seeds, refresh, "sweep") as (session, shown), ExitStack() as stack:
         points: dict[float, tuple[Session, dict[str, Future], Future]] = {}
+        shards: list[Future] = []
         for c, config in configs.items():
             point = Session(
-                config, runtime, Tracking(runtime.root), session.display, refresh or [], session.machine, f"c={c:g} "
+                config, runtime, Tracking(runtime.root), session.display, refresh, session.machine, f"c={c:g} "
             )
             stack.enter_context(point)
             stack.enter_context(track(point, seeds, "point of a sweep", session.tracking.run_id))
-            made = comparison(point, range(config.seed, config.seed + seeds), benchmarks, rl=rl)
+            made, parts = comparison(point, range(config.seed, config.seed + seeds), benchmarks, rl=rl)
+            shards.extend(parts)
             points[c] = point, made, report.submit(point, config.seed, made, environment.commit(runtime.root))
-        finish([f for _, made, page in points.values() for f in (*made.values(), page)], shown)
+        finish([*shards, *(f for _, made, page in points.values() for f in (*made.values(), page))], shown)
         found: dict[str, Any] = {}
         for c, (point, made, page) in points.items():
             outcome = keep(point, shown, page.result(), [future.state for future in (*made.values(), page)])

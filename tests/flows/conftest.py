@@ -27,15 +27,15 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, new_checkout) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run_pipeline(checkout: Path) -> Iterator[Callable]:
-    """pipeline(*overrides, seeds=1) with the smoke preset, small data and fake stages; one server for a module."""
+def run_flow(checkout: Path) -> Iterator[Callable]:
+    """run_flow(flow, *overrides, **parameters) with the smoke preset, small data and fake stages; one server for a
+    module."""
     before = dict(os.environ)
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         patch.setenv("PREFECT_HOME", str(checkout / ".cache" / "prefect"))  # no two servers migrate one database
         ready = stack.enter_context(environment.prefect_api(checkout))
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        from flows.pipeline import pipeline
         from tasks import runner, session
 
         original = session.StageFunction.__init__
@@ -43,9 +43,9 @@ def run_pipeline(checkout: Path) -> Iterator[Callable]:
         patch.setattr(runner.Runner.__init__, "__defaults__", ((),))  # nothing to preload for the fakes
         ready()
 
-        def run(*overrides: str, seeds: int = 1):
-            runtime = RuntimeConfig(root=checkout, workers=2)
-            return pipeline(preset="smoke", overrides=[*SMALL_DATA, *overrides], seeds=seeds, runtime=runtime)
+        def run(flow: Callable, *overrides: str, settings: dict | None = None, **parameters):
+            runtime = RuntimeConfig(root=checkout, **{"workers": 2, **(settings or {})})
+            return flow(preset="smoke", overrides=[*SMALL_DATA, *overrides], runtime=runtime, **parameters)
 
         # another test module may have imported Prefect, and with it its settings, before the server was there
         with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
@@ -53,3 +53,11 @@ def run_pipeline(checkout: Path) -> Iterator[Callable]:
             environment._send_what_waits()
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def run_pipeline(run_flow: Callable) -> Callable:
+    """run_pipeline(*overrides, seeds=1)."""
+    from flows.pipeline import pipeline
+
+    return lambda *overrides, **parameters: run_flow(pipeline, *overrides, **parameters)

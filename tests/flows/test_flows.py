@@ -1,0 +1,159 @@
+"""The flows over fake stages: refreshing, retrying, giving up, what Prefect shows, the flows beside the pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from filelock import FileLock
+
+from ra3core.artifacts import Store
+from ra3core.errors import UserError
+from tasks.runner import StageError
+
+
+@pytest.fixture(scope="module")
+def first(run_pipeline):
+    return run_pipeline()
+
+
+def created(checkout: Path) -> dict[Path, str]:
+    return {a.path: a.manifest.created for a in Store(checkout / "artifacts").artifacts()}
+
+
+def rebuilt(checkout: Path, before: dict[Path, str]) -> list[str]:
+    """Kinds of the stages that were built since, those that are new included."""
+    return sorted(path.parent.name for path, when in created(checkout).items() if before.get(path) != when)
+
+
+@pytest.mark.parametrize(
+    ("refresh", "kinds"),
+    [(["e_step"], ["e_step"]), (["ntp/0", "ra3_rlvr"], ["m_step", "rlvr"]), (["evaluate"], ["evaluate"] * 7)],
+)
+def test_refresh_builds_those_stages_again_and_no_others(checkout, first, run_pipeline, refresh, kinds) -> None:
+    before = created(checkout)
+    run_pipeline(refresh=refresh)
+    # equal bytes came out, so nothing that follows is built again; the report names the new runs
+    assert rebuilt(checkout, before) == sorted([*kinds, "report"])
+
+
+def test_refresh_of_what_is_no_stage_is_refused(first, run_pipeline) -> None:
+    with pytest.raises(UserError, match="--refresh mstep: expected a stage, or stage/seed, out of corpus, "):
+        run_pipeline(refresh=["mstep"])
+
+
+@pytest.fixture
+def behave(checkout):
+    """behave("9 kill"): what the fake stages do at a seed."""
+    file = checkout / "behave"
+    yield file.write_text
+    file.unlink(missing_ok=True)
+
+
+def test_a_stage_whose_process_is_killed_is_tried_again_from_its_checkpoint(checkout, first, run_flow, behave) -> None:
+    from flows.pipeline import mid_training
+
+    behave("5 kill")  # every stage of seed 5 dies once
+    outcome = run_flow(mid_training, "seed=5")
+    assert outcome.built > 10
+
+
+def test_a_stage_that_takes_too_long_is_ended(checkout, first, run_pipeline, behave) -> None:
+    behave("6 sleep")
+    started = time.monotonic()
+    with pytest.raises(StageError, match=r"took longer than 1\.2 s"):
+        run_pipeline("seed=6", settings={"stage_minutes": 0.02})
+    assert time.monotonic() - started < 40  # the fakes would sleep a minute each
+
+
+def test_mid_training_is_the_pipeline_without_rlvr(checkout, first, run_flow) -> None:
+    from flows.pipeline import mid_training
+
+    before = created(checkout)
+    outcome = run_flow(mid_training)
+    assert rebuilt(checkout, before) == ["report"]
+    reported = set(json.loads(outcome.page.read_text()))
+    assert "m_step_1/0" in reported and not any("rlvr" in name for name in reported)
+
+
+def test_a_sweep_builds_what_its_points_share_once(checkout, first, run_flow) -> None:
+    from flows.sweep import sweep
+
+    before = created(checkout)
+    found = run_flow(sweep, penalties=[0.4, 0.8], seeds=1)
+    assert set(found) == {"0.4", "0.8"}
+    kinds = rebuilt(checkout, before)
+    assert (kinds.count("e_step"), kinds.count("base"), kinds.count("report")) == (2, 0, 2)
+
+
+def test_sharded_stages_are_merged_to_what_is_reused(checkout, first, run_pipeline) -> None:
+    before = created(checkout)
+    run_pipeline(settings={"shards": 2})
+    kinds = set(rebuilt(checkout, before))
+    assert {"annotate_shard", "evaluate_shard", "bootstrap", "evaluate"} <= kinds
+    assert kinds.isdisjoint({"base", "e_step", "corpus"})
+
+
+def test_rlvr_and_evaluation_of_a_given_model(checkout, first, run_flow, tmp_path) -> None:
+    from flows.single import evaluation, rlvr
+
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    scores = run_flow(rlvr, model=str(model))
+    assert set(scores) == {"model", "rlvr"}
+    assert set(scores["rlvr"]["embedded"]) == {"free, pass@1"}
+    before = created(checkout)
+    again = run_flow(evaluation, model=str(model))
+    assert again == {"model": scores["model"]}
+    assert rebuilt(checkout, before) == []
+    with pytest.raises(UserError, match=r"model: .* has no config.json"):
+        run_flow(evaluation, model=str(checkout))
+
+
+def artifacts_of_last_run() -> dict[str, object]:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    async def read():
+        async with get_client() as client:
+            (run, *_) = await client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
+            mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+            return {artifact.key: artifact for artifact in await client.read_artifacts(artifact_filter=mine)}
+
+    return asyncio.run(read())
+
+
+def test_prefect_shows_results_progress_report_and_a_link(first, run_pipeline) -> None:
+    outcome = run_pipeline()
+    shown = artifacts_of_last_run()
+    assert {"mlflow-run", "progress", "results", "humaneval", "report"} <= set(shown)
+    assert shown["progress"].data == 100.0
+    (_, base, *_), *_ = [(row["arm"], row["free"]) for row in json.loads(shown["results"].data)]
+    assert base == "50.0 [40.0, 60.0]"
+    assert "/#/experiments/" in shown["mlflow-run"].data
+    assert str(outcome.page) in shown["report"].data
+
+
+def test_a_run_whose_process_was_killed_is_marked_crashed(checkout, first, run_pipeline) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.states import Running
+
+    from flows import liveness
+    from flows.pipeline import pipeline
+
+    with get_client(sync_client=True) as client:
+        dead, living = (client.create_flow_run(pipeline, parameters={}, state=Running()) for _ in range(2))
+        folder = checkout / ".cache" / "flows"
+        for run in (dead.id, living.id, uuid4()):  # the last is of no run that the server knows
+            (folder / f"{liveness._server()}.{run}.lock").touch()
+        with FileLock(folder / f"{liveness._server()}.{living.id}.lock"):
+            run_pipeline()
+        assert client.read_flow_run(dead.id).state_name == "Crashed"
+        assert client.read_flow_run(living.id).state_name == "Running"
+    assert [file.name.split(".")[1] for file in folder.glob("*.lock")] == [str(living.id)]
