@@ -36,6 +36,8 @@ RESULTS = "results.json"
 CONNECT_SECONDS = 5.0
 LOCAL_RUN = "ra3.run"  # tag: the id that a run had while the server was away (tasks/tracking.py)
 
+FIGURES = ("new", "old", "difference", "bound", "upper", "level", "problems")  # of a comparison, as tags and metrics
+
 Verdict = Literal["first", "same", "better", "not shown", "not compared", "forced", "not registered"]
 
 
@@ -195,16 +197,20 @@ class Registry:
             )
 
     def record(self, decision: Decision, run_id: str | None) -> None:
-        """Write a decision to the version and to the pipeline run, then move the alias, if that is what it says."""
+        """Write a decision to the version and to the pipeline run, then move the alias, if that is what it says.
+
+        That a champion was found again is no decision about it: its version keeps what made it champion.
+        """
         texts = {"verdict": decision.verdict, "sentence": decision.sentence, "champion": decision.champion or ""}
         figures: dict[str, float] = {}
         if found := decision.comparison:
-            figures = {"new": found.new, "old": found.old, "difference": found.difference, "bound": found.bound}
-            figures |= {"upper": found.upper, "level": found.level, "problems": float(found.problems)}
+            figures = {name: float(getattr(found, name)) for name in FIGURES}
             texts["benchmarks"] = ",".join(found.benchmarks)
         with self._asking():
-            for name, value in (texts | {name: f"{value:.6g}" for name, value in figures.items()}).items():
-                self.client.set_model_version_tag(self.model, decision.version, f"gate.{name}", value)
+            if decision.verdict != "same":
+                shown = {name: f"{figures[name]:.6g}" if name in figures else "" for name in FIGURES}  # none is stale
+                for name, value in (texts | shown).items():
+                    self.client.set_model_version_tag(self.model, decision.version, f"gate.{name}", value)
             if run_id is not None:
                 now = int(time.time() * 1000)
                 tags = texts | {"model": decision.model, "version": str(decision.version)}

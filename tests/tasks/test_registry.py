@@ -125,6 +125,8 @@ def test_an_equal_model_is_not_registered_again(world: World, no_child, monkeypa
     monkeypatch.setattr(registry, "Runner", None)  # nothing is packaged any more
     again = decide(world, world.run(2, ALL))
     assert (again.verdict, again.version, champion(world)) == ("same", "2", "2")
+    tags = MlflowClient(tracking_uri=world.uri).get_model_version(NAME, "2").tags
+    assert (tags["gate.verdict"], tags["gate.difference"]) == ("better", "1")  # what made it champion stays
     loser = decide(world, world.run(1, NONE))
     assert (loser.verdict, loser.version, champion(world)) == ("not shown", "1", "2")
     assert len(Registry(world.uri, NAME).versions()) == 2
@@ -173,8 +175,14 @@ def test_a_failing_evaluation_of_the_champion_leaves_it_where_it_is(world: World
 
     monkeypatch.setattr(registry, "evaluate", SimpleNamespace(fn=fails))
     decide(world, world.run(1, NONE))
+    made = world.run(2, NONE)
+    decide(world, made)
+    tags = MlflowClient(tracking_uri=world.uri).get_model_version(NAME, "2").tags
+    assert (tags["gate.verdict"], tags["gate.difference"]) == ("not shown", "0")
     decision = decide(world, world.run(2, ALL, data="data-b"))
     assert decision.verdict == "not compared" and "the weights cannot be read" in decision.sentence
+    tags = MlflowClient(tracking_uri=world.uri).get_model_version(NAME, "2").tags
+    assert (tags["gate.verdict"], tags["gate.difference"]) == ("not compared", "")  # no number of another comparison
 
 
 def test_a_champion_of_another_run_meanwhile_is_compared_too(world: World, no_child, monkeypatch) -> None:
