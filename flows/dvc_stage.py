@@ -52,7 +52,7 @@ ARMS = {
 """Arm -> the stage whose model it evaluates."""
 
 EVERY_MODE = ("base", "ntp", "ntp_compute", "ra3")
-"""Arms that are decoded with comments banned and forced too."""
+"""Arms that are decoded with comments banned and forced too, as in the flow (whose module is slow to import)."""
 
 LABELS = {"e_step": "e_step_1", "bootstrap": "bootstrap_1", "m_step": "m_step_1"}
 """What the flow calls a stage, where it counts rounds."""
@@ -253,14 +253,19 @@ def publish(target: Path, artifacts: Mapping[str, Artifact]) -> None:
 
 
 def replace(target: Path, fill: Callable[[Path], None]) -> None:
-    """Have a hidden sibling filled, which then takes the place of `target`; what a killed one left is thrown away."""
+    """Have a hidden sibling filled, which then takes the place of `target`; what a killed one left is thrown away.
+
+    Raises UserError when the disk does not take it.
+    """
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         fill(partial)
         shutil.rmtree(target, ignore_errors=True)
         partial.replace(target)
+    except OSError as error:
+        raise UserError(f"{target}: could not be written: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

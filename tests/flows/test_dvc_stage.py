@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -351,3 +352,10 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     dvc_stage.replace(target, lambda partial: (partial / "new").touch())
     assert [path.name for path in target.iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["ntp"]
+
+    def full(partial: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"ntp: could not be written: .*No space left"):
+        dvc_stage.replace(target, full)
+    assert [path.name for path in target.iterdir()] == ["new"]
