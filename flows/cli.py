@@ -83,7 +83,7 @@ def run(
 
         ready()
         flow = pipeline.with_options(task_runner=runner_of(runtime))
-        outcome = flow(preset=preset, overrides=overrides, seeds=seeds, refresh=refresh, runtime=runtime)
+        outcome = flow(preset=preset, overrides=overrides, seeds=seeds, refresh=refresh or [], runtime=runtime)
     from flows.results import show
 
     show(outcome)

@@ -29,6 +29,7 @@ OFF_SWITCHES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DVC_NO_ANALYTICS": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
 }
 MLFLOW_CLIENT = {
     # By default it tries for minutes before it says that a server is away. Ours keeps what it could not send, and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -12,14 +13,41 @@ from flows import environment, liveness
 from flows.results import track
 from flows.shown import Shown
 from ra3core.config import RunConfig, RuntimeConfig
+from ra3core.errors import UserError
 from tasks.display import Display
 from tasks.session import Session
 from tasks.tracking import Tracking
 
 
 def task_runner(settings: RuntimeConfig | None = None) -> TaskRunner:
-    """Where the tasks of a flow run; as RA3_TASK_RUNNER and RA3_CLUSTER say by default."""
-    return ThreadPoolTaskRunner()
+    """Where the tasks of a flow run; as RA3_TASK_RUNNER and RA3_CLUSTER say by default.
+
+    Raises UserError when what it takes is not installed, and for a cluster without a Prefect server that its workers
+    reach.
+    """
+    settings = settings or environment.runtime()
+    if settings.task_runner == "threads":
+        return ThreadPoolTaskRunner()
+    if settings.cluster and os.environ.get("PREFECT_API_URL") in (None, "", os.environ.get(environment.PRIVATE)):
+        raise UserError(
+            f"RA3_CLUSTER {settings.cluster}: expected PREFECT_API_URL with a Prefect server that its workers reach too"
+        )
+    try:
+        if settings.task_runner == "ray":
+            from prefect_ray import RayTaskRunner  # pyright: ignore[reportMissingImports]
+
+            here = {"num_cpus": settings.workers, "include_dashboard": False}
+            return RayTaskRunner(address=settings.cluster, init_kwargs={} if settings.cluster else here)
+        import dask.config
+        from prefect_dask.task_runners import DaskTaskRunner
+    except ImportError as error:
+        what = settings.task_runner
+        raise UserError(f"task runner {what}: {error}; `pip install 'ra3[{what}]'` brings it") from error
+    dask.config.set({"distributed.worker.daemon": False})  # a worker starts the processes of stages
+    if settings.cluster:
+        return DaskTaskRunner(address=settings.cluster)
+    here = {"n_workers": settings.workers, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    return DaskTaskRunner(cluster_kwargs=here)
 
 
 @contextmanager

@@ -21,9 +21,12 @@ LINE_SECONDS = 10.0  # the least time between two plain lines about a stage's pr
 
 
 class Display:
-    """Shows several stages at a time, from several threads; `stream` is standard error by default."""
+    """Shows several stages at a time, from several threads; `stream` is standard error by default.
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    bars: on a terminal; several processes that share one have to write lines.
+    """
+
+    def __init__(self, stream: TextIO | None = None, bars: bool = True) -> None:
         self._console = Console(file=stream or sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
         columns = (
             TextColumn("{task.description}"),
@@ -32,7 +35,8 @@ class Display:
             _RateColumn(),
             TimeRemainingColumn(compact=True),
         )
-        self._bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._lines = not (bars and self._console.is_terminal)
+        self._bars = Progress(*columns, console=self._console, disable=self._lines)
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -67,7 +71,7 @@ class Display:
                 if progress.update(description, done, time.monotonic()):
                     self._bars.reset(bar, description=f"{name}: {description}", total=total, completed=done)
                 self._bars.update(bar, completed=done, total=total)
-                if not self._console.is_terminal and (text := progress.line(done, total, time.monotonic())):
+                if self._lines and (text := progress.line(done, total, time.monotonic())):
                     self.line(f"{name}: {text}")
 
         try:

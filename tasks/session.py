@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import atexit
 import heapq
 import importlib
 import itertools
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
@@ -89,6 +91,9 @@ class Machine:
 class Session:
     """One pipeline run. Prefect hands it to every task as it is (it is neither a dataclass nor a collection).
 
+    Pickled, for a task that runs on a worker of a cluster, it is the same run in the worker's process: one session for
+    all tasks of that process. Workers need the checkout at the same path, on a disk that all see.
+
     refresh: stages to build even if they are there: a kind ("m_step"), a label ("ntp") or "label/seed".
     machine: shared by the sessions of a sweep, and closed by whoever made it. title: goes ahead of what it displays.
     """
@@ -112,6 +117,8 @@ class Session:
         self.refresh = refresh
         self.title = title
         self._owner = machine is None
+        self._token = uuid.uuid4().hex
+        _here[self._token] = self
         self._lock = threading.Lock()
         self._keys: dict[str, threading.Lock] = {}
         self._refreshed: set[str] = set()
@@ -125,6 +132,10 @@ class Session:
         self.tracking.interrupted = error is not None and not isinstance(error, Exception)
         if self._owner:
             self.machine.close()
+        del _here[self._token]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _same, (self._token, self.config, self.runtime, self.tracking, self.refresh, self.title)
 
     def stage(
         self,
@@ -197,6 +208,24 @@ class Session:
         tags = {"stage": kind, "arm": label.removeprefix("evaluate_"), "seed": str(seed), "preset": self.config.name}
         sources = {role: (artifact.path, artifact.digest) for role, artifact in inputs.items()}
         return self.tracking.stage(name, flatten_params(config.model_dump(mode="json")), tags, sources)
+
+
+_here: dict[str, Session] = {}  # of this process, by token
+_arriving = threading.Lock()
+
+
+def _same(
+    token: str, config: RunConfig, runtime: RuntimeConfig, tracking: Tracking, refresh: Sequence[str], title: str
+) -> Session:
+    """A pickled session, in the process that made it or on a worker, which keeps it as long as it lives."""
+    with _arriving:
+        if token not in _here:
+            session = Session(config, runtime, tracking, Display(bars=False), refresh, title=title)
+            _here[token] = _here.pop(session._token)
+            session._token = token
+            atexit.register(tracking.close)
+            atexit.register(session.machine.close)
+        return _here[token]
 
 
 class Slots:
