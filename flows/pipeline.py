@@ -25,6 +25,7 @@ from flows.results import Outcome, keep
 from flows.running import finish, run_of, task_runner
 from ra3core.config import load
 from tasks.evaluate import asked
+from tasks.registry import register
 from tasks.report import report
 
 
@@ -50,9 +51,12 @@ def pipeline(
     check_refresh(refresh, config, benchmarks)
     with run_of(config, runtime, seeds, refresh, "pipeline" if rl else "mid-training") as (session, shown):
         made, shards = comparison(session, range(config.seed, config.seed + seeds), benchmarks, rl=rl)
-        page = report.submit(session, config.seed, made, environment.commit(runtime.root))
+        commit = environment.commit(runtime.root)
+        page = report.submit(session, config.seed, made, commit)
         finish([*made.values(), *shards, page], shown)
-        return keep(session, shown, page.result(), [future.state for future in [*made.values(), page]])
+        artifacts = {name: future.result() for name, future in made.items()}
+        decision = register(session, artifacts, page.result(), commit) if rl else None
+        return keep(session, shown, page.result(), [future.state for future in [*made.values(), page]], decision)
 
 
 @flow(name="mid-training", flow_run_name="{preset}", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]

@@ -20,6 +20,7 @@ from ra3core.artifacts import Artifact
 from ra3core.stage import Metrics
 from tasks.session import Session
 from tasks.tracking import flatten_params
+from tasks.versions import Decision
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class Outcome:
     """A finished pipeline run.
 
     page: reports/<name>-<key>/report.html. metrics: the report's. built, reused: numbers of stages.
+    decision: what became of the final model in the registry, if there is one.
     """
 
     page: Path
     metrics: Metrics
     built: int
     reused: int
+    decision: Decision | None = None
 
 
 @contextmanager
@@ -62,15 +65,19 @@ def track(session: Session, seeds: int, flow: str = "pipeline", sweep: str = "")
         raise
 
 
-def keep(session: Session, shown: Shown, report: Artifact, states: Sequence[State]) -> Outcome:
+def keep(
+    session: Session, shown: Shown, report: Artifact, states: Sequence[State], decision: Decision | None = None
+) -> Outcome:
     """End the parent run with the headline results, show them in the Prefect UI, and copy the page to reports/, where
     reports/latest points."""
     session.tracking.finish(headline(report.metrics), report.path)
     folder = publish(report, session.runtime.root / "reports", session.config.name)
     shown.results(report.metrics)
     shown.report(folder / "report.html")
+    if decision is not None:
+        shown.text(decision.sentence, "registry", "The final model in the registry")
     names = [state.name for state in states]
-    return Outcome(folder / "report.html", report.metrics, names.count("Completed"), names.count("Cached"))
+    return Outcome(folder / "report.html", report.metrics, names.count("Completed"), names.count("Cached"), decision)
 
 
 def headline(metrics: Metrics) -> dict[str, float]:
@@ -123,4 +130,6 @@ def show(outcome: Outcome) -> None:
 
     console = Console(highlight=False)
     console.print(render(outcome.metrics))
+    if outcome.decision is not None:
+        console.print(outcome.decision.sentence, soft_wrap=True)
     console.print(f"{outcome.built} stages run, {outcome.reused} reused. Report: {outcome.page}", soft_wrap=True)

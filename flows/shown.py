@@ -68,10 +68,14 @@ class Shown:
         """Any table."""
         create_table_artifact(rows, key=key, description=description)
 
+    def text(self, markdown: str, key: str, description: str) -> None:
+        """Any text."""
+        create_markdown_artifact(markdown, key=key, description=description)
+
     def report(self, page: Path) -> None:
         """The report as text; its figures are in the page, of which the place is given."""
         text = _IMAGE.sub("", page.with_suffix(".md").read_text())
-        create_markdown_artifact(f"With figures: `{page}`\n\n{text}", key="report", description="Report")
+        self.text(f"With figures: `{page}`\n\n{text}", "report", "Report")
 
 
 def _percent(value: float | None) -> str:

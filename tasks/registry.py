@@ -30,6 +30,7 @@ from tasks.evaluate import asked, evaluate, label
 from tasks.packaging import PackageConfig
 from tasks.runner import Runner
 from tasks.session import Session, StageFunction
+from tasks.tracking import links
 from tasks.versions import CHAMPION, RESULTS, Decision, Registry, Unreachable, judge
 
 
@@ -42,7 +43,7 @@ def register(session: Session, made: Mapping[str, Artifact], report: Artifact, c
     settings = session.config.registry
     if not settings.enabled:
         return None
-    runs = session.tracking.links
+    runs = links(made, session.tracking.uri)
     facts = Facts(settings.model, settings.arm, session.config.seed, session.config, made, runs, commit)
     if f"{facts.stage}/{facts.seed}" not in made:
         return Decision(settings.model, "not registered", reason=f"this run trained no {facts.arm} (registry.arm)")

@@ -8,19 +8,17 @@ from prefect import State
 
 from ra3core.artifacts import MANIFEST, Artifact
 from tasks.session import Session, StageFunction, stage_task
-from tasks.tracking import read_link
+from tasks.tracking import links
 
 
 @stage_task("report", "report")
 def report(session: Session, seed: int, artifacts: Mapping[str, Artifact], commit: str | None) -> State[Artifact]:
     """One page from all artifacts; `artifacts`: "stage/seed" (and "data") -> artifact."""
-    found = {name: read_link(artifact.path, session.tracking.uri) for name, artifact in artifacts.items()}
-    links = {name: run for name, run in sorted(found.items()) if run is not None}
     config = session.config.report.model_copy(
         update={
             "settings": session.config.model_dump(mode="json", exclude={"report"}),
             "commit": commit,
-            "mlflow_runs": links,
+            "mlflow_runs": links(artifacts, session.tracking.uri),
         }
     )
     function = StageFunction("ra3core.report.report", "report")

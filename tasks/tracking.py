@@ -29,6 +29,7 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from ra3core.artifacts import Artifact
 from ra3core.errors import UserError
 from ra3core.stage import Metrics
 from tasks.outbox import Outbox, Sent, left, send_all
@@ -291,6 +292,12 @@ def read_link(artifact: Path, uri: str) -> str | None:
     except FileNotFoundError:
         return None
     return link["run_id"] if link["tracking_uri"] == uri else None
+
+
+def links(artifacts: Mapping[str, Artifact], uri: str) -> dict[str, str]:
+    """The runs that made artifacts, by the artifacts' names; without those that no run in the store at `uri` made."""
+    found = {name: read_link(artifact.path, uri) for name, artifact in sorted(artifacts.items())}
+    return {name: run for name, run in found.items() if run is not None}
 
 
 def flatten_params(sections: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

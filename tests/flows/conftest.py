@@ -18,6 +18,7 @@ SMALL_DATA = (
     "data.demonstrations=40",
     "data.rlvr_tasks=6",
     "data.evaluation_tasks=3",
+    "registry.enabled=false",  # the fakes make no models
 )
 
 
