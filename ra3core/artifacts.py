@@ -203,11 +203,13 @@ class Store:
         execute: Execute | None = None,
         sink: Callable[[dict[str, Any]], None] | None = None,
         refresh: bool = False,
+        parts: Mapping[str, Artifact] | None = None,
     ) -> tuple[Artifact, bool]:
         """The artifact of stage `name`, and whether it was there already.
 
         execute: calls the stage; none calls it in this process. sink: receives the stage's log events.
         refresh: build it even if it is there; the old one stays until the new one is whole.
+        parts: finished shards of its own work (ra3core/shards.py), further inputs that do not decide the result.
         Whatever the stage raises is raised here and leaves no artifact; its checkpoints stay for the next attempt.
         Raises UserError when the disk is full.
         """
@@ -223,7 +225,7 @@ class Store:
                     return artifact, True
                 started = _prepare(work)
                 log = StageLog(work / "out" / METRICS_FILE, sink or (lambda event: None))
-                folders = {role: artifact.path for role, artifact in inputs.items()}
+                folders = {role: artifact.path for role, artifact in {**inputs, **(parts or {})}.items()}
                 context = Context(folders, work / "out", work / "scratch", seed, log=log)
                 try:
                     metrics = execute(function, config, context) if execute else function(config, context)

@@ -34,9 +34,8 @@ def bootstrap(
     shards: from `annotate_shard`, merged; without them the demonstrations are annotated here. The result is the same.
     """
     inputs = {"policy": policy, "likelihood": likelihood, "demonstrations": demonstrations}
-    inputs |= {f"shard_{number}": shard for number, shard in enumerate(shards, 1)}
-    function = StageFunction(MODULE, "bootstrap")
-    return session.stage("bootstrap", function, _config(session), inputs, label=label, seed=seed, rank=rank)
+    function, config = StageFunction(MODULE, "bootstrap"), _config(session)
+    return session.stage("bootstrap", function, config, inputs, label=label, seed=seed, rank=rank, shards=shards)
 
 
 @stage_task("annotate_shard", "{label} shard {shard} seed {seed}", tag="bootstrap")
@@ -52,8 +51,10 @@ def annotate_shard(
 ) -> State[Artifact]:
     """A part of `bootstrap`; shard: 1 .. runtime.shards."""
     shards = session.runtime.shards
-    config = BootstrapShard(**_config(session).model_dump(), shard=shard, shards=shards)
     inputs = {"policy": policy, "likelihood": likelihood, "demonstrations": demonstrations}
+    if done := session.made("bootstrap", StageFunction(MODULE, "bootstrap"), _config(session), inputs, label, seed):
+        return done
+    config = BootstrapShard(**_config(session).model_dump(), shard=shard, shards=shards)
     function, label = StageFunction(MODULE, "annotate_shard"), f"{label}:shard_{shard}_of_{shards}"
     return session.stage("annotate_shard", function, config, inputs, label=label, seed=seed, rank=rank)
 

@@ -76,8 +76,8 @@ def evaluate(
     shards: from `evaluate_shard`, merged; without them the samples are drawn and graded here. The result is the same.
     """
     function = StageFunction(MODULE, "evaluate")
-    inputs = {"model": model, "tasks": tasks} | {f"shard_{number}": shard for number, shard in enumerate(shards, 1)}
-    return session.stage("evaluate", function, config, inputs, label=label, seed=seed, rank=rank)
+    inputs = {"model": model, "tasks": tasks}
+    return session.stage("evaluate", function, config, inputs, label=label, seed=seed, rank=rank, shards=shards)
 
 
 @stage_task("evaluate_shard", "{label} shard {shard} seed {seed}", tag="evaluate")
@@ -93,9 +93,11 @@ def evaluate_shard(
 ) -> State[Artifact]:
     """A part of `evaluate`; shard: 1 .. runtime.shards."""
     shards = session.runtime.shards
+    inputs = {"model": model, "tasks": tasks}
+    if done := session.made("evaluate", StageFunction(MODULE, "evaluate"), config, inputs, label, seed):
+        return done
     function, label = StageFunction(MODULE, "evaluate_shard"), f"{label}:shard_{shard}_of_{shards}"
     part = BenchmarkShard(**config.model_dump(), shard=shard, shards=shards)
-    inputs = {"model": model, "tasks": tasks}
     return session.stage("evaluate_shard", function, part, inputs, label=label, seed=seed, rank=rank)
 
 

@@ -147,6 +147,7 @@ class Session:
         label: str,
         seed: int,
         rank: int = 0,
+        shards: Sequence[Artifact] = (),
     ) -> State[Artifact]:
         """The artifact of a stage, as a Prefect state: "Cached" when it was in the store, "Completed" when built now.
 
@@ -155,13 +156,14 @@ class Session:
 
         kind: what the store files it under; arms with equal inputs share an artifact. label: stage or arm, as the
         report and the trackers name it. seed: reaches the stage. rank: lower ones get a free slot first.
+        shards: finished parts of its work; the artifact is the same as without them.
         """
         name = f"{label}/{seed}"
         key = self.store.key(kind, function, config, inputs, seed)
         child: StageRun | None = None
         # Arms with equal inputs wait for each other here, holding no slot, and find the artifact with its link.
         with self._alone(key), ExitStack() as stack:
-            refresh = key not in self._refreshed and bool({kind, label, name}.intersection(self.refresh))
+            refresh = key not in self._refreshed and self._refreshes(kind, label, seed)
             artifact = None if refresh else self.store.find(kind, key)
             if artifact is None:
                 stack.enter_context(self.machine.slots.take(rank))
@@ -184,7 +186,10 @@ class Session:
 
                 if self.store.busy(kind, key):
                     self.display.line(f"{self.title}{name}: another run builds it; waiting for that")
-                artifact, _ = self.store.build(kind, function, config, inputs, seed, execute=execute, refresh=refresh)
+                parts = {f"shard_{number}": shard for number, shard in enumerate(shards, 1)}
+                artifact, _ = self.store.build(
+                    kind, function, config, inputs, seed, execute=execute, refresh=refresh, parts=parts
+                )
                 self._refreshed.add(key)
                 if child is not None:
                     child.done(artifact.metrics, artifact.path, artifact.digest, (artifact.path / "model").exists())
@@ -196,6 +201,24 @@ class Session:
             self.display.reused(self.title + name)
             return Completed(name="Cached", message=f"artifact {artifact.path}", data=artifact)
         return Completed(message=f"artifact {artifact.path}", data=artifact)
+
+    def made(
+        self,
+        kind: str,
+        function: StageFunction,
+        config: BaseModel,
+        inputs: Mapping[str, Artifact],
+        label: str,
+        seed: int,
+    ) -> State[Artifact] | None:
+        """The artifact of a stage if it is there already: then its shards have nothing to do."""
+        if self._refreshes(kind, label, seed):
+            return None
+        artifact = self.store.find(kind, self.store.key(kind, function, config, inputs, seed))
+        return None if artifact is None else Completed(name="Cached", message=f"{label} is there", data=artifact)
+
+    def _refreshes(self, kind: str, label: str, seed: int) -> bool:
+        return bool({kind, label, f"{label}/{seed}"}.intersection(self.refresh))
 
     def _alone(self, key: str) -> threading.Lock:
         """Held by the one task that looks up or builds the artifact of a key."""

@@ -90,12 +90,18 @@ def test_a_sweep_builds_what_its_points_share_once(checkout, first, run_flow) ->
     assert (kinds.count("e_step"), kinds.count("base"), kinds.count("report")) == (2, 0, 2)
 
 
-def test_sharded_stages_are_merged_to_what_is_reused(checkout, first, run_pipeline) -> None:
+def test_sharded_stages_are_merged_to_what_unsharded_ones_are(checkout, first, run_pipeline) -> None:
     before = created(checkout)
     run_pipeline(settings={"shards": 2})
-    kinds = set(rebuilt(checkout, before))
-    assert {"annotate_shard", "evaluate_shard", "bootstrap", "evaluate"} <= kinds
-    assert kinds.isdisjoint({"base", "e_step", "corpus"})
+    assert rebuilt(checkout, before) == []  # all is there: the number of shards decides no result
+    run_pipeline("bootstrap.window=4", settings={"shards": 2})
+    kinds = rebuilt(checkout, before)
+    assert (kinds.count("annotate_shard"), kinds.count("bootstrap")) == (4, 2)
+    assert {"evaluate_shard", "evaluate"} < set(kinds)
+    assert set(kinds).isdisjoint({"base", "e_step", "corpus"})
+    before = created(checkout)
+    run_pipeline("bootstrap.window=4")
+    assert rebuilt(checkout, before) == []
 
 
 def test_rlvr_and_evaluation_of_a_given_model(checkout, first, run_flow, tmp_path) -> None:
