@@ -46,4 +46,4 @@ ui: $(STAMP)  ## MLflow and Prefect on this machine
 	@$(BIN)/ra3 ui
 
 clean:  ## Everything that is made here, the runs included; data/ and .venv stay
-	rm -rf artifacts reports .cache mlflow/mlflow.db* mlflow/artifacts .pytest_cache .ruff_cache .hypothesis
+	rm -rf artifacts pipeline reports .cache mlflow/mlflow.db* mlflow/artifacts .pytest_cache .ruff_cache .hypothesis

@@ -82,6 +82,24 @@ def test_second_run_reuses_everything_and_says_nothing_else(finished) -> None:
 
 
 @pytest.mark.slow
+def test_shards_on_a_dask_cluster_make_the_same_artifacts(
+    finished, new_checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("prefect_dask")
+    root = new_checkout(tmp_path / "dask", DATA)
+    monkeypatch.setenv("RA3_SHARDS", "2")
+    done = ra3(root, "run", "--task-runner", "dask")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    found = digests(root)
+    shards = {key for key in found if key.split("/")[0] in ("annotate_shard", "evaluate_shard")}
+    assert len(shards) == 2 * (2 + 7)
+    assert {key: digest for key, digest in found.items() if key not in shards} == digests(finished[0])
+    again = ra3(root, "run")  # on threads, unsharded
+    assert again.returncode == 0 and f"0 stages run, {STAGES} reused" in again.stdout, again.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["base", "m_step", "e_step", "rlvr"])
 def test_killed_in_a_training_stage_it_resumes_and_ends_the_same(
     finished, new_checkout, stage: str, tmp_path: Path
