@@ -362,7 +362,7 @@ class RunConfig(Section):
 class RuntimeConfig(Section):
     """Where and how a run executes; part of no cache key. Read from RA3_* environment variables and options."""
 
-    root: Path = Field(default=Path(), description="The checkout: data/, artifacts/, reports/ and mlflow/ lie below it.")
+    root: Path = Field(default=Path(), description="The checkout: data/, artifacts/, reports/, mlflow/ lie in it.")
     workers: Positive = Field(default=2, description="Stages that run at the same time on a machine.")
     threads: Positive = Field(default=1, description="Torch threads of one stage.")
     device: str = Field(default="cpu", description="cpu, cuda, or devices to share out, one stage each: cuda:0,cuda:1.")

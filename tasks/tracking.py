@@ -15,6 +15,7 @@ import math
 import os
 import pwd
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from ra3core.artifacts import Artifact
@@ -39,6 +41,17 @@ FLUSH_SECONDS = 3.0  # between batches; one batch costs about as much as one met
 LONGEST_PARAM = 250  # characters; longer values are shortened, config.yaml has them whole
 PROCESS_TAG = "ra3.process"  # HOST:PID:START of the command, by which a killed one is found
 INHERITED = ("preset", "git_commit", "data.digest", "parent", "mlflow.user", "mlflow.source.git.commit")
+
+
+@event.listens_for(Engine, "connect")
+def _without_waiting_for_the_disk(connection: Any, record: Any) -> None:
+    """Write-ahead logging for SQLite: a commit takes a tenth of a millisecond instead of ten or more.
+
+    A killed process loses nothing; after a power cut the last commits may be missing, the database is whole.
+    """
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
 
 
 class Tracking:

@@ -69,7 +69,6 @@ class Recorded:
         self.asked[label] = found
         return Completed(data=made(label))
 
-
     def made(self, *stage: Any) -> None:
         """Nothing is there."""
 
