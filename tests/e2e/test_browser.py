@@ -38,14 +38,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no 
 
 SCREENSHOTS = os.environ.get("RA3_SCREENSHOTS")
 PENALTIES = 0.05, 0.3
+DEMONSTRATIONS, ITERATIONS = (1500, 40) if SCREENSHOTS else (60, 4)  # pictures want more than a handful of steps
 SMALL_DATA = (
-    *("data.web_documents=400", "data.outlines=150", "data.demonstrations=400"),
+    *("data.web_documents=400", "data.outlines=150", f"data.demonstrations={DEMONSTRATIONS + 500}"),
     *("data.rlvr_tasks=12", "data.evaluation_tasks=10"),
 )
-OVERRIDES = [  # of the smoke preset, so that the pages have something to show
+OVERRIDES = [  # of the smoke preset
     *SMALL_DATA,
-    *("corpus.demonstrations=300", "m_step.epochs=2", "e_step.iterations=12"),
-    *("evaluation.limit=10", "evaluation.max_new_tokens=128"),
+    *(f"corpus.demonstrations={DEMONSTRATIONS}", f"e_step.iterations={ITERATIONS}"),
+    *("evaluation.limit=10", "evaluation.max_new_tokens=128"),  # so that some tasks are solved
 ]
 # Prefect and MLflow ask their own servers for what is not there, and a browser says so.
 THEIRS = "favicon.ico", "undefined.svg", "completed.svg", "users/current", "ResizeObserver loop"
@@ -235,6 +236,17 @@ def test_the_form_of_a_deployment_and_a_run_started_by_it(served: Served, page: 
     until(lambda: served.ask(f"/flow_runs/{run['id']}")["state"]["name"] == ended, 90, "the run was not cancelled")
 
 
+def test_a_value_that_the_flow_would_not_take_is_refused(served: Served, browser: Browser) -> None:
+    before = served.newest_run()["id"]
+    with opened(browser) as (page, seen):
+        page.goto(f"{served.prefect}/deployments/deployment/{deployment(served)['id']}/run")
+        field(page, "seeds (Optional)").locator("input").fill("0")
+        page.get_by_role("button", name="Submit").click()
+        expect(page.get_by_text("field 'seeds'. Failure reason: 0 is less than the minimum of 1").first).to_be_visible()
+        assert seen.hosts() == {"127.0.0.1"}
+    assert served.newest_run()["id"] == before
+
+
 def test_a_finished_run_with_its_graph_and_artifacts(served: Served, page: Page) -> None:
     run = served.runs[1]
     page.goto(f"{served.prefect}/runs/flow-run/{run}")
@@ -244,11 +256,10 @@ def test_a_finished_run_with_its_graph_and_artifacts(served: Served, page: Page)
     expect(page.get_by_text(f"{len(nodes)} Task runs", exact=True)).to_be_visible()
     graph = page.locator(".run-graph__stage")
     until(lambda: _green(graph.screenshot()) > 2000, 60, "the graph shows no finished tasks")
-    picture(page, "run")
-
     page.get_by_text("Artifacts", exact=True).click()
     for key in ("results", "report", "progress", "mlflow-run"):
         expect(page.locator(".artifact-card__title").get_by_text(key, exact=True)).to_be_visible()
+    picture(page, "run")
     page.goto(served.artifact(run, "progress"))
     expect(page.get_by_text("Progress: 100%")).to_be_visible()
     page.goto(served.artifact(run, "report"))
@@ -283,6 +294,7 @@ def as_for_training(page: Page) -> None:
     """MLflow's pages without what is for applications of language models."""
     page.locator("[data-component-id='mlflow.assistant.chat_panel.close']").click()
     page.get_by_text("Model training", exact=True).click()
+    page.reload()  # to its full width
 
 
 def _query(**values: object) -> str:
@@ -304,6 +316,7 @@ def test_two_runs_compared_in_mlflow(served: Served, page: Page) -> None:
     different = page.get_by_role("row", name="e_step.think_penalty")
     assert [cell.inner_text() for cell in different.get_by_role("cell").all()[-2:]] == [str(p) for p in PENALTIES]
     expect(page.get_by_text("pass_at_1/base/free/all", exact=True).first).to_be_visible()
+    page.get_by_text("Run details", exact=True).evaluate("title => title.scrollIntoView()")
     picture(page, "comparison")
 
 
@@ -318,8 +331,6 @@ def test_two_curves_compared_in_mlflow(served: Served, page: Page) -> None:
     expect(page.locator(".scatterlayer .js-line").nth(1)).to_be_visible()
     for run in runs:
         expect(page.get_by_text(f"{_metrics(run)[key]}"[:12]).first).to_be_visible()
-    page.get_by_text("Step", exact=True).click()
-    picture(page, "curves")
 
 
 def test_the_report_opens_without_a_server(served: Served, browser: Browser) -> None:
