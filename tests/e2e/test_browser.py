@@ -49,7 +49,7 @@ OVERRIDES = [  # of the smoke preset
     *("evaluation.limit=10", "evaluation.max_new_tokens=128"),  # so that some tasks are solved
 ]
 # Prefect and MLflow ask their own servers for what is not there, and a browser says so.
-THEIRS = "favicon.ico", "undefined.svg", "completed.svg", "users/current", "ResizeObserver loop"
+THEIRS = "favicon.ico", "undefined.svg", "users/current", "ResizeObserver loop"
 
 
 @dataclass(frozen=True)
