@@ -21,6 +21,7 @@ from ra3core.artifacts import content_digest
 from ra3core.errors import UserError
 from tasks import registry, versions
 from tasks.registry import register
+from tasks.tracking import write_link
 from tasks.versions import CHAMPION, Decision, Registry, Unreachable
 
 ALL, NONE = passed([4] * 30), passed([0] * 30)
@@ -106,7 +107,7 @@ def test_the_decision_is_on_the_version_and_on_the_run(world: World, no_child) -
 def test_a_version_says_where_it_comes_from(world: World, no_child) -> None:
     made = world.run(1, ALL)
     with world.session() as session:
-        session.tracking.link("ra3_rlvr/0", "run-of-rlvr")
+        write_link(made["ra3_rlvr/0"].path, session.tracking.uri, "run-of-rlvr")
         register(session, made, world.report, "abc")
     version = MlflowClient(tracking_uri=world.uri).get_model_version(NAME, "1")
     final = made["ra3_rlvr/0"]
