@@ -82,7 +82,7 @@ def run(
         from flows.running import task_runner as runner_of
 
         ready()
-        flow = pipeline.with_options(task_runner=runner_of(runtime))
+        flow = pipeline.with_options(task_runner=runner_of(runtime), flow_run_name=config.name)
         outcome = flow(preset=preset, overrides=overrides, seeds=seeds, refresh=refresh or [], runtime=runtime)
     from flows.results import show
 

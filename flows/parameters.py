@@ -50,7 +50,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    seed: int | None = Field(default=None, ge=0, description="The first seed.", json_schema_extra=plain)
+    seed: int | None = Field(
+        default=None, ge=0, description="Number of the first seed; `seeds` counts from it.", json_schema_extra=plain
+    )
     rounds: int | None = Field(
         default=None, ge=1, description="Rounds of E-step, bootstrap and M-step.", json_schema_extra=plain
     )

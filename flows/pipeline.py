@@ -30,7 +30,7 @@ from tasks.report import report
 
 
 # The runner has a thread for every task, most of which wait for their inputs; a session's slots limit what runs.
-@flow(name="pipeline", flow_run_name="{preset}", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
+@flow(name="pipeline", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
 @described
 def pipeline(
     preset: Preset = "demo",
@@ -59,7 +59,7 @@ def pipeline(
         return keep(session, shown, page.result(), [future.state for future in [*made.values(), page]], decision)
 
 
-@flow(name="mid-training", flow_run_name="{preset}", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
+@flow(name="mid-training", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
 @described
 def mid_training(
     preset: Preset = "demo",

@@ -21,6 +21,8 @@ from ra3core.stage import Metrics
 from tasks.tracking import Tracking
 
 UPDATE_SECONDS = 1.0
+MLFLOW = "Settings, metrics and curves of this run"
+MODES = {"free": "all", "banned": "comments banned", "forced": "first comment forced"}
 _IMAGE = re.compile(r"^!\[.*\]\(.*\)\n?", re.MULTILINE)
 
 
@@ -29,7 +31,7 @@ class Shown:
 
     def __init__(self, tracking: Tracking) -> None:
         if page := tracking.page():
-            create_link_artifact(page, link_text="The run in MLflow", key="mlflow-run")
+            create_link_artifact(page, link_text="The run in MLflow", key="mlflow-run", description=MLFLOW)
         self._progress: Any = create_progress_artifact(0.0, key="progress", description="Finished stages")
         self._updated = time.monotonic()
 
@@ -48,9 +50,9 @@ class Shown:
             found = metrics["results"].get(arm.name)
             if found is None:
                 continue
-            row: dict[str, Any] = {"arm": arm.label}
+            row: dict[str, Any] = {"arm": arm.label, "all": interval(found["free"])}
             row |= {f"{n} steps": _percent(metrics["by_steps"].get(arm.name, {}).get(n)) for n in steps}
-            row |= {mode: interval(score) for mode, score in found.items()}
+            row |= {MODES[mode]: interval(score) for mode, score in found.items()}
             rows.append(row)
         if rows:
             create_table_artifact(rows, key="results", description="pass@1 in percent, 95 % intervals")
@@ -75,7 +77,7 @@ class Shown:
     def report(self, page: Path) -> None:
         """The report as text; its figures are in the page, of which the place is given."""
         text = _IMAGE.sub("", page.with_suffix(".md").read_text())
-        self.text(f"With figures: `{page}`\n\n{text}", "report", "Report")
+        self.text(f"With figures: `{page}`\n\n{text}", "report", "What was shown, and what was not")
 
 
 def _percent(value: float | None) -> str:

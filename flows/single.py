@@ -43,7 +43,7 @@ Scores = dict[str, dict[str, Any]]
 """Model -> benchmark -> pass@k with its interval."""
 
 
-@flow(name="rlvr", flow_run_name="{model}", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
+@flow(name="rlvr", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
 @described
 def rlvr(
     model: Model,
@@ -58,7 +58,7 @@ def rlvr(
     return _one_model(model, preset, seed, benchmarks, overrides, refresh, runtime, train=True)
 
 
-@flow(name="evaluation", flow_run_name="{model}", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
+@flow(name="evaluation", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
 @described
 def evaluation(
     model: Model,

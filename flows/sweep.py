@@ -39,7 +39,7 @@ from tasks.session import Session
 from tasks.tracking import Tracking
 
 
-@flow(name="sweep", flow_run_name="{preset}", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
+@flow(name="sweep", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
 @described
 def sweep(
     penalties: Annotated[

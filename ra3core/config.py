@@ -399,9 +399,10 @@ def load(preset: str, overrides: Sequence[str] = ()) -> RunConfig:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
     values.setdefault("name", path.stem)
+    config = parse(values, source=str(path))
     for override in overrides:
         _override(values, override)
-    return parse(values, source=str(path))
+    return parse(values, source=f"{preset} with {' '.join(overrides)}") if overrides else config
 
 
 def parse(values: Mapping[str, Any], source: str = "configuration") -> RunConfig:

@@ -196,7 +196,7 @@ class Tracking:
         if experiment is None or self.run_id.startswith("local-"):
             return None
         server = shown(self.uri) if _is_server(self.uri) else os.environ.get("RA3_MLFLOW_UI", "http://127.0.0.1:5000")
-        return f"{server.rstrip('/')}/#/experiments/{experiment}/runs/{self.run_id}"
+        return f"{server.rstrip('/')}/#/experiments/{experiment}/runs/{self.run_id}?workflowType=machine_learning"
 
     def finish(self, metrics: Mapping[str, float], folder: Path | None = None) -> None:
         """End the parent run with its headline results and the files of the report, if there is one."""

@@ -48,7 +48,7 @@ def _facts(config: ReportConfig, run: Run, scores: Scores) -> tuple[tuple[str, s
     facts = {
         "Run": str(config.settings.get("name", "")),
         "Seeds": ", ".join(str(seed) for seed in run.seeds),
-        "Base model": _base_model(run),
+        "Base model": _base_model(run) or str(config.settings.get("base", {}).get("model") or ""),
         "Rounds of EM": str(run.rounds or ""),
         "Tasks": f"{tasks.tasks} held out" if tasks else "",
         "Stages finished": " to ".join(dict.fromkeys(one[:16].replace("T", " ") for one in (created[0], created[-1])))

@@ -140,7 +140,7 @@ def test_prefect_shows_results_progress_report_and_a_link(first, run_pipeline) -
     shown = artifacts_of_last_run()
     assert {"mlflow-run", "progress", "results", "humaneval", "report"} <= set(shown)
     assert shown["progress"].data == 100.0
-    (_, base, *_), *_ = [(row["arm"], row["free"]) for row in json.loads(shown["results"].data)]
+    (_, base, *_), *_ = [(row["arm"], row["all"]) for row in json.loads(shown["results"].data)]
     assert base == "50.0 [40.0, 60.0]"
     assert "/#/experiments/" in shown["mlflow-run"].data
     assert str(outcome.page) in shown["report"].data

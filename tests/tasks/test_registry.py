@@ -38,7 +38,8 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def world(tmp_path: Path, empty_database: Path) -> World:
     (tmp_path / "mlflow").mkdir()
-    shutil.copy(empty_database, tmp_path / "mlflow" / "mlflow.db")
+    for file in empty_database.parent.iterdir():  # the write-ahead log belongs to it
+        shutil.copy(file, tmp_path / "mlflow")
     return World(tmp_path)
 
 
