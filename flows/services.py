@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,9 +15,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock
 
 from ra3core.errors import UserError
@@ -180,28 +181,17 @@ def _stop(root: Path) -> list[str]:
 
 
 def _end(process: Mapping[str, Any]) -> bool:
-    """Ask a service and what it started to stop, then make them; whether it ran."""
+    """Ask a service and everything that it started to stop, then make them; whether it ran."""
     if not _runs(process):
         return False
-    for signum in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + STOP_SECONDS
-        try:
-            os.killpg(process["pid"], signum)
-            while time.monotonic() < deadline:
-                os.killpg(process["pid"], 0)
-                _reap(process["pid"])
-                time.sleep(0.1)
-        except ProcessLookupError:
-            break
+    service = psutil.Process(process["pid"])
+    family = [service, *service.children(recursive=True)]  # flow runs have sessions of their own
+    for stop in (psutil.Process.terminate, psutil.Process.kill):
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                stop(member)
+        _, family = psutil.wait_procs(family, STOP_SECONDS)
     return True
-
-
-def _reap(pid: int) -> None:
-    """A child of this very process stays in its group as a zombie until it is waited for."""
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return
 
 
 def _identity(pid: int) -> dict[str, Any]:

@@ -262,7 +262,8 @@ def test_a_killed_worker_leaves_no_run_running(served: Served, finished) -> None
     finish(served, finished, kept)
 
 
-def test_stopping_ends_everything(served: Served, finished) -> None:
+def test_stopping_ends_everything_a_run_included(served: Served, finished) -> None:
+    started(served, "base")
     names = ("Prefect", "MLflow", "worker")
     processes = [p for name in names for p in (served.process(name), *served.process(name).children(recursive=True))]
     done = served.ra3("stop")
