@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from prefect import tags
 from prefect.futures import PrefectFuture
 
 from ra3core.artifacts import Artifact
@@ -48,13 +47,12 @@ def comparison(
     if rl:
         made[f"rlvr_tasks/{first}"] = rlvr_tasks.submit(session, first, made["data"])
     for seed in seeds:
-        with tags(f"seed {seed}"):
-            arms = mid_training(session, seed, made["data"], shared, shards)
-            if rl:
-                problems = made[f"rlvr_tasks/{first}"]
-                arms["ntp_rlvr"] = rlvr.submit(session, seed, "ntp_rlvr", arms["ntp"], problems, rank=LONG)
-                arms["ra3_rlvr"] = rlvr.submit(session, seed, "ra3_rlvr", last_m_step(session, arms), problems)
-            arms |= evaluations(session, seed, made["data"], benchmarks, arms, shards)
+        arms = mid_training(session, seed, made["data"], shared, shards)
+        if rl:
+            problems = made[f"rlvr_tasks/{first}"]
+            arms["ntp_rlvr"] = rlvr.submit(session, seed, "ntp_rlvr", arms["ntp"], problems, rank=LONG)
+            arms["ra3_rlvr"] = rlvr.submit(session, seed, "ra3_rlvr", last_m_step(session, arms), problems)
+        arms |= evaluations(session, seed, made["data"], benchmarks, arms, shards)
         made |= {f"{stage}/{seed}": future for stage, future in arms.items()}
     return made, shards
 

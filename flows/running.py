@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from prefect import tags
 from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
@@ -57,6 +58,7 @@ def run_of(
     """A run of `flow`: its session, and what the Prefect UI shows of it. Runs whose process died are marked crashed."""
     environment.prepare(runtime.root)
     with (
+        tags(*([] if runtime.device == "cpu" else ["gpu"])),  # for a limit of the user's, over several machines
         liveness.alive(runtime.root),
         Display() as display,
         Session(config, runtime, Tracking(runtime.root), display, refresh) as session,

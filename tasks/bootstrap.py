@@ -38,7 +38,7 @@ def bootstrap(
     return session.stage("bootstrap", function, config, inputs, label=label, seed=seed, rank=rank, shards=shards)
 
 
-@stage_task("annotate_shard", "{label} shard {shard} seed {seed}", tag="bootstrap")
+@stage_task("annotate_shard", "{label} shard {shard} seed {seed}")
 def annotate_shard(
     session: Session,
     seed: int,

@@ -18,7 +18,7 @@ def corpus(session: Session, seed: int, data: Artifact) -> State[Artifact]:
     return session.stage("corpus", function, session.config.corpus, {"data": data}, label="corpus", seed=seed)
 
 
-@stage_task("demonstrations", "demonstrations seed {seed}", tag="corpus")
+@stage_task("demonstrations", "demonstrations seed {seed}")
 def demonstrations(session: Session, seed: int, data: Artifact) -> State[Artifact]:
     """The expert demonstrations D_E of one seed, from data/ or from the user's own files."""
     function, config = StageFunction(MODULE, "prepare_demonstrations"), session.config.corpus
@@ -29,7 +29,7 @@ def demonstrations(session: Session, seed: int, data: Artifact) -> State[Artifac
     return session.stage("demonstrations", function, config, inputs, label="demonstrations", seed=seed)
 
 
-@stage_task("rlvr_tasks", "rlvr_tasks", tag="corpus")
+@stage_task("rlvr_tasks", "rlvr_tasks")
 def rlvr_tasks(session: Session, seed: int, data: Artifact) -> State[Artifact]:
     """The tasks with unit tests that RLVR trains on; drawn by no seed."""
     function = StageFunction(MODULE, "prepare_rlvr_tasks")

@@ -80,7 +80,7 @@ def evaluate(
     return session.stage("evaluate", function, config, inputs, label=label, seed=seed, rank=rank, shards=shards)
 
 
-@stage_task("evaluate_shard", "{label} shard {shard} seed {seed}", tag="evaluate")
+@stage_task("evaluate_shard", "{label} shard {shard} seed {seed}")
 def evaluate_shard(
     session: Session,
     seed: int,

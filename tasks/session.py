@@ -31,6 +31,7 @@ from tasks.display import Display
 from tasks.runner import Runner, StageKilled
 from tasks.tracking import StageRun, Tracking, flatten_params, read_link, write_link
 
+TAGS = ["ra3"]
 RETRIES, RETRY_SECONDS = 2, 1.0
 _GRACE = 0.5
 
@@ -47,19 +48,19 @@ class StageFunction:
         return getattr(importlib.import_module(self.__module__), self.__name__)(config, context)
 
 
-def stage_task(
-    name: str, run_name: str, tag: str | None = None
-) -> Callable[[Callable[..., State[Artifact]]], Task[..., Artifact]]:
+def stage_task(name: str, run_name: str) -> Callable[[Callable[..., State[Artifact]]], Task[..., Artifact]]:
     """A Prefect task that returns a stage's artifact, and is submitted with the futures of others in their place.
 
-    It has no cache policy and keeps no result, see `Session.stage`. What is tried again is a stage whose process was
-    killed: it goes on from its last checkpoint. How long a stage may take is the runtime's `stage_minutes`: Prefect's
-    own timeout would leave the child process running.
+    Its name is the kind of stage. All have the same tag: for every other set of tags in a run Prefect starts a service
+    that asks for concurrency limits, which takes longer than a reused stage. It has no cache policy and keeps no
+    result, see `Session.stage`. What is tried again is a stage whose process was killed: it goes on from its last
+    checkpoint. How long a stage may take is the runtime's `stage_minutes`: Prefect's own timeout would leave the child
+    process running.
     """
     decorate = task(
         name=name,
         task_run_name=run_name,
-        tags=[tag or name],
+        tags=TAGS,
         cache_policy=NO_CACHE,
         persist_result=False,
         retries=RETRIES,

@@ -32,7 +32,8 @@ def root(filled: Path, tmp_path: Path, monkeypatch) -> Path:
     """A copy of its own; the results stay where they are."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "mlflow").mkdir()
-    shutil.copy(filled / "mlflow" / "mlflow.db", tmp_path / "mlflow")
+    for file in (filled / "mlflow").glob("mlflow.db*"):  # the write-ahead log belongs to it
+        shutil.copy(file, tmp_path / "mlflow")
     return tmp_path
 
 
