@@ -22,8 +22,9 @@ $(STAMP): pyproject.toml requirements.lock
 		--constraint requirements.lock --editable '.[dev]'
 	@touch $@
 
+# Two shards: annotation and the last evaluation, which the rest waits for, use both of two cores.
 run: $(STAMP)  ## The main job; ARGS="--seeds 3" and the like are passed on
-	@$(BIN)/ra3 run --preset demo $(ARGS)
+	@RA3_SHARDS=$${RA3_SHARDS:-2} $(BIN)/ra3 run --preset demo $(ARGS)
 
 serve: $(STAMP)  ## Prefect, MLflow and a worker in the background, with the flows deployed
 	@$(BIN)/ra3 serve $(ARGS)
