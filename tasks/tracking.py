@@ -19,7 +19,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,9 @@ def _without_waiting_for_the_disk(connection: Any, record: Any) -> None:
     A killed process loses nothing; after a power cut the last commits may be missing, the database is whole.
     """
     if isinstance(connection, sqlite3.Connection):
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
+        with suppress(sqlite3.DatabaseError):  # no database, or one that cannot be written: the first query says so
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
 
 
 class Tracking:
