@@ -68,6 +68,20 @@ def runtime(**options: object) -> RuntimeConfig:
     return settings.model_copy(update={"root": settings.root.resolve()})
 
 
+def chosen(given: RuntimeConfig | None) -> RuntimeConfig:
+    """What a flow's parameter says about the runtime, and what it leaves out as RA3_* variables say.
+
+    A form's own root, ".", is left out too: it would be whatever folder the worker is in.
+    """
+    own = runtime()
+    if given is None:
+        return own
+    values = {name: getattr(given, name) for name in given.model_fields_set}
+    if given.root == Path():
+        values.pop("root", None)
+    return own.model_copy(update=values)
+
+
 def prepare(root: Path) -> None:
     """Prefect's home inside the checkout, and no log lines between the lines of the display."""
     defaults = {

@@ -1,7 +1,7 @@
 """Flow runs whose process was killed: the next run of the same checkout and server marks them as crashed.
 
 A running flow holds a lock on a file named after it, which the system releases when the process dies, however it dies.
-A server that runs all the time has Prefect's heartbeats as well (flows/serve.py), which notice a dead machine.
+A server that runs all the time has Prefect's heartbeats as well (flows/automations.py), which notice a dead machine.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -30,8 +30,10 @@ def alive(root: Path) -> Iterator[None]:
     _crash_the_dead(folder)
     name = f"{_server()}.{flow_run.id}.lock"
     with FileLock(folder / name):
-        yield
-    (folder / name).unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _crash_the_dead(folder: Path) -> None:
@@ -41,16 +43,15 @@ def _crash_the_dead(folder: Path) -> None:
             lock.acquire(blocking=False)
         except Timeout:
             continue
-        with lock, get_client(sync_client=True) as client:
-            lock.release()
-            run = file.name.split(".")[1]
-            try:
-                state = client.read_flow_run(UUID(run)).state
+        run = UUID(file.name.split(".")[1])
+        try:
+            with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+                state = client.read_flow_run(run).state
                 if state is None or not state.is_final():
-                    client.set_flow_run_state(UUID(run), Crashed(message="its process was killed"), force=True)
-            except ObjectNotFound:
-                pass
+                    client.set_flow_run_state(run, Crashed(message="its process was killed"), force=True)
             file.unlink(missing_ok=True)
+        finally:
+            lock.release()
 
 
 def _server() -> str:

@@ -46,7 +46,7 @@ def pipeline(
     Raises UserError for what the user can put right; stages that do not depend on what failed are finished first.
     """
     config = load(preset, [*settings.overrides(), *overrides])
-    runtime = runtime or environment.runtime()
+    runtime = environment.chosen(runtime)
     benchmarks = asked(config, runtime.root)
     check_refresh(refresh, config, benchmarks)
     with run_of(config, runtime, seeds, refresh, "pipeline" if rl else "mid-training") as (session, shown):

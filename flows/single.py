@@ -97,7 +97,7 @@ def _one_model(
         entries = [entry.model_dump(mode="json") for entry in benchmarks]
         values.append(f"evaluation.benchmarks={json.dumps(entries)}")
     config = load(preset, values)
-    runtime = runtime or environment.runtime()
+    runtime = environment.chosen(runtime)
     wanted = asked(config, runtime.root)
     with run_of(config, runtime, 1, refresh, "rlvr" if train else "evaluation") as (session, shown):
         made: dict[str, Future] = {"data": data.submit(session), "model": given.submit(session, model)}

@@ -58,7 +58,7 @@ def sweep(
         raise UserError(f"penalties {penalties}: expected each once")
     given = [*settings.overrides(), *overrides]
     configs = {c: load(preset, [*given, f"e_step.think_penalty={c}"]) for c in penalties}
-    runtime = runtime or environment.runtime()
+    runtime = environment.chosen(runtime)
     first = configs[penalties[0]]
     benchmarks = asked(first, runtime.root)
     check_refresh(refresh, first, benchmarks)

@@ -75,12 +75,20 @@ def _was_killed(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
 
 
 class Machine:
-    """What executes stages here: slots for them, devices, and the runner of their processes."""
+    """What executes stages here: slots for them, devices, their processes, and one builder an artifact."""
 
     def __init__(self, runtime: RuntimeConfig) -> None:
         self.slots = Slots(runtime.workers)
         self.devices = Devices(runtime.device, runtime.root / ".cache" / "devices")
         self.runner = Runner(runtime)
+        self.refreshed: set[str] = set()  # keys of what was built again
+        self._lock = threading.Lock()
+        self._keys: dict[str, threading.Lock] = {}
+
+    def alone(self, key: str) -> threading.Lock:
+        """Held by the one task that looks up or builds the artifact of a key."""
+        with self._lock:
+            return self._keys.setdefault(key, threading.Lock())
 
     def close(self) -> None:
         """Nothing starts any more, and what runs is ended."""
@@ -120,9 +128,6 @@ class Session:
         self._owner = machine is None
         self._token = uuid.uuid4().hex
         _here[self._token] = self
-        self._lock = threading.Lock()
-        self._keys: dict[str, threading.Lock] = {}
-        self._refreshed: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -163,8 +168,8 @@ class Session:
         key = self.store.key(kind, function, config, inputs, seed)
         child: StageRun | None = None
         # Arms with equal inputs wait for each other here, holding no slot, and find the artifact with its link.
-        with self._alone(key), ExitStack() as stack:
-            refresh = key not in self._refreshed and self._refreshes(kind, label, seed)
+        with self.machine.alone(key), ExitStack() as stack:
+            refresh = key not in self.machine.refreshed and self._refreshes(kind, label, seed)
             artifact = None if refresh else self.store.find(kind, key)
             if artifact is None:
                 stack.enter_context(self.machine.slots.take(rank))
@@ -191,7 +196,7 @@ class Session:
                 artifact, _ = self.store.build(
                     kind, function, config, inputs, seed, execute=execute, refresh=refresh, parts=parts
                 )
-                self._refreshed.add(key)
+                self.machine.refreshed.add(key)
                 if child is not None:
                     child.done(artifact.metrics, artifact.path, artifact.digest, (artifact.path / "model").exists())
                     write_link(artifact.path, self.tracking.uri, child.run_id)
@@ -220,11 +225,6 @@ class Session:
 
     def _refreshes(self, kind: str, label: str, seed: int) -> bool:
         return bool({kind, label, f"{label}/{seed}"}.intersection(self.refresh))
-
-    def _alone(self, key: str) -> threading.Lock:
-        """Held by the one task that looks up or builds the artifact of a key."""
-        with self._lock:
-            return self._keys.setdefault(key, threading.Lock())
 
     def _track(
         self, name: str, kind: str, label: str, config: BaseModel, inputs: Mapping[str, Artifact], seed: int

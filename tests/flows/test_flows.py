@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 from filelock import FileLock
+from mlflow import MlflowClient
 
 from ra3core.artifacts import Store
 from ra3core.errors import UserError
@@ -102,6 +103,31 @@ def test_sharded_stages_are_merged_to_what_unsharded_ones_are(checkout, first, r
     before = created(checkout)
     run_pipeline("bootstrap.window=4")
     assert rebuilt(checkout, before) == []
+
+
+def test_a_runtime_from_a_form_keeps_the_root_of_the_worker(checkout, monkeypatch) -> None:
+    from flows import environment
+    from ra3core.config import RuntimeConfig
+
+    monkeypatch.setenv("RA3_ROOT", str(checkout))
+    monkeypatch.setenv("RA3_THREADS", "3")
+    chosen = environment.chosen(RuntimeConfig.model_validate({"root": ".", "workers": 1}))
+    assert (chosen.root, chosen.workers, chosen.threads) == (checkout.resolve(), 1, 3)
+
+
+def test_a_sweep_refreshes_what_its_points_share_once(checkout, first, run_flow) -> None:
+    from flows.sweep import sweep
+
+    client = MlflowClient(f"sqlite:///{checkout}/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("ra3")
+    assert experiment is not None
+
+    def built() -> int:
+        return len(client.search_runs([experiment.experiment_id], "attributes.run_name = 'base/0'"))
+
+    before = built()
+    run_flow(sweep, penalties=[0.4, 0.8], seeds=1, refresh=["base"])
+    assert built() == before + 1
 
 
 def test_rlvr_and_evaluation_of_a_given_model(checkout, first, run_flow, tmp_path) -> None:
