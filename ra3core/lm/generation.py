@@ -1,4 +1,10 @@
-"""Batched sampling of completions: transformers' `generate` with left padding, stop strings and a comment ban."""
+"""Batched sampling of completions: temperature, top-p, stop strings and a comment ban.
+
+The distribution and the draws are those of transformers' `generate` with the same settings (a test compares them token
+for token): its logits processors, and the race of exponential variables that `torch.multinomial` runs. What is left
+out is work: a prompt is encoded once for all its samples, a new token's keys and values are written beside the old ones
+instead of copying all (ra3core/lm/prefix.py), and sequences that have ended leave the batch.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +14,19 @@ from typing import Any
 
 import torch
 from transformers import (
-    GenerationConfig,
+    LogitsProcessorList,
     PreTrainedTokenizerBase,
-    StoppingCriteria,
-    StoppingCriteriaList,
+    SuppressTokensLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
 )
 
 from ra3core.corpora.demonstrations import COMMENT
-from ra3core.lm.lines import end_token_id, think_token_ids, token_texts
+from ra3core.errors import UserError
+from ra3core.lm.lines import Tokens, end_token_id, think_token_ids, token_texts
+from ra3core.lm.prefix import encode, next_logits
+
+KEPT = 0.75  # once fewer of a batch's rows are unfinished, the finished ones are dropped
 
 
 @dataclass(frozen=True)
@@ -48,13 +59,13 @@ def generate(
     samples: int = 1,
     seed: int = 0,
     batch_size: int = 64,
-    on_batch: Callable[[int], Any] | None = None,
+    on_completion: Callable[[int, int, list[int]], Any] | None = None,
 ) -> list[list[list[int]]]:
     """Sampled completions, prompt -> sample -> new token ids, without the stop string or the end token.
 
-    Sequences of similar length share a batch of `batch_size`; `on_batch(n)` is told of each n finished completions.
-    The result depends on `seed`, not on the state of torch's generator, which is left as it was. A prompt is at least
-    one token long (ValueError).
+    Sequences of similar length share a batch of `batch_size`; `on_completion(prompt, sample, tokens)` is told of each
+    as soon as it has ended. The result depends on `seed`, not on the state of torch's generator, which is left as it
+    was. A prompt is at least one token long (ValueError).
     """
     if any(not prompt for prompt in prompts):
         raise ValueError("an empty prompt: expected at least one token")
@@ -62,9 +73,8 @@ def generate(
     rows = [(i, j) for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])) for j in range(samples)]
     completions: list[list[list[int]]] = [[[] for _ in range(samples)] for _ in prompts]
     texts = token_texts(tokenizer) if sampling.stop else ()
-    config = _generation_config(model, tokenizer, sampling)
-    pad = config.pad_token_id
-    ends = set(config.eos_token_id)
+    ends = end_ids(model, tokenizer)
+    processors = _processors(tokenizer, sampling, device)
     training = model.training
     model.eval()
     devices = [device] if device.type == "cuda" else []
@@ -73,26 +83,59 @@ def generate(
             torch.manual_seed(seed)
             for start in range(0, len(rows), batch_size):
                 batch = rows[start : start + batch_size]
-                width = max(len(prompts[i]) for i, _ in batch)
-                ids = torch.full((len(batch), width), pad)
-                mask = torch.zeros((len(batch), width), dtype=torch.long)
-                for row, (i, _) in enumerate(batch):
-                    ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
-                    mask[row, width - len(prompts[i]) :] = 1
-                criteria = StoppingCriteriaList([_StopStrings(sampling.stop, texts, width)] if sampling.stop else [])
-                output = model.generate(  # type: ignore[operator]
-                    input_ids=ids.to(device),
-                    attention_mask=mask.to(device),
-                    generation_config=config,
-                    stopping_criteria=criteria,
-                )
-                for (i, j), row in zip(batch, output[:, width:].tolist(), strict=True):
-                    completions[i][j] = cut(row, ends, sampling.stop, texts)
-                if on_batch is not None:
-                    on_batch(len(batch))
+
+                def finished(row: int, tokens: list[int], batch: list[tuple[int, int]] = batch) -> None:
+                    i, j = batch[row]
+                    completions[i][j] = cut(tokens, ends, sampling.stop, texts)
+                    if on_completion is not None:
+                        on_completion(i, j, completions[i][j])
+
+                ended = _Ended(ends, sampling.stop, texts)
+                _decode(model, [tuple(prompts[i]) for i, _ in batch], sampling, processors, ended, finished)
     finally:
         model.train(training)
     return completions
+
+
+def _decode(
+    model: torch.nn.Module,
+    prompts: Sequence[Tokens],
+    sampling: Sampling,
+    processors: LogitsProcessorList,
+    ended: _Ended,
+    finished: Callable[[int, list[int]], None],
+) -> None:
+    """One completion for each prompt, all at once; `finished(row, tokens)` is called as each ends."""
+    distinct = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+    prefix = encode(model, list(distinct)).select([distinct[prompt] for prompt in prompts])
+    tokens: list[list[int]] = [[] for _ in prompts]
+    active = list(range(len(prompts)))  # the rows that the prefix holds
+    open_ = set(active)
+    for _ in range(sampling.max_new_tokens):
+        logits = next_logits(model, prefix)
+        scores = processors(None, logits.to(torch.float32, copy=True))  # type: ignore[arg-type]
+        if sampling.temperature > 0:
+            probabilities = scores.softmax(-1)
+            if not bool(probabilities.isfinite().all()):
+                raise UserError("the model's probabilities are not finite: a weight is bad, or its training diverged")
+            noise = torch.empty((len(prompts), scores.shape[1]), device=scores.device).exponential_()
+            chosen = (probabilities / noise[active]).argmax(-1)
+        else:
+            chosen = scores.argmax(-1)
+        for row, token in zip(active, chosen.tolist(), strict=True):
+            if row in open_:
+                tokens[row].append(token)
+                if ended(row, token):
+                    open_.discard(row)
+                    finished(row, tokens[row])
+        if not open_:
+            return
+        prefix.last = chosen
+        if len(open_) <= KEPT * len(active):
+            kept = [place for place, row in enumerate(active) if row in open_]
+            prefix, active = prefix.select(kept), [active[place] for place in kept]
+    for row in sorted(open_):
+        finished(row, tokens[row])
 
 
 def cut(tokens: Sequence[int], ends: set[int], stop: Sequence[str] = (), texts: tuple[str, ...] = ()) -> list[int]:
@@ -120,47 +163,38 @@ def cut(tokens: Sequence[int], ends: set[int], stop: Sequence[str] = (), texts: 
     return kept
 
 
-class _StopStrings(StoppingCriteria):
-    """A row is done once its new text holds one of the strings; keeps a short tail of text per row."""
+class _Ended:
+    """Whether a row has ended: at an end token, or once its text holds a stop string; keeps a short tail per row."""
 
-    def __init__(self, stop: Sequence[str], texts: tuple[str, ...], width: int) -> None:
-        self.stop, self.texts, self.seen = stop, texts, width
-        self.longest = max(len(string) for string in stop)
-        self.tails: list[str] = []
-        self.done: list[bool] = []
+    def __init__(self, ends: set[int], stop: Sequence[str], texts: tuple[str, ...]) -> None:
+        self.ends, self.stop, self.texts = ends, stop, texts
+        self.kept = max((len(string) for string in stop), default=1) - 1
+        self.tails: dict[int, str] = {}
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:  # type: ignore[override]
-        if not self.tails:
-            self.tails, self.done = [""] * len(input_ids), [False] * len(input_ids)
-        for row, tokens in enumerate(input_ids[:, self.seen :].tolist()):
-            if not self.done[row]:
-                tail = self.tails[row] + "".join(self.texts[token] for token in tokens)
-                self.done[row] = any(string in tail for string in self.stop)
-                self.tails[row] = tail[-self.longest + 1 :] if self.longest > 1 else ""
-        self.seen = input_ids.shape[1]
-        return torch.tensor(self.done, device=input_ids.device)  # type: ignore[return-value]
+    def __call__(self, row: int, token: int) -> bool:
+        if token in self.ends:
+            return True
+        if not self.stop:
+            return False
+        tail = self.tails.get(row, "") + self.texts[token]
+        self.tails[row] = tail[-self.kept :] if self.kept else ""
+        return any(string in tail for string in self.stop)
 
 
-def _generation_config(
-    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, sampling: Sampling
-) -> GenerationConfig:
-    """Every setting that changes the distribution, so that a hub model's own defaults (top-k, penalties) do not."""
-    special: set[int] = set(tokenizer.all_special_ids)
+def end_ids(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokens that end a completion: the tokenizer's, and a chat model's own end of turn."""
     own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ends = {i for i in (own if isinstance(own, list) else [own]) if i in special}  # a chat model's end of turn
-    ends.add(end_token_id(tokenizer))
-    sampled = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-    return GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens,
-        **(
-            sampled if sampling.temperature > 0 else {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
-        ),
-        num_beams=1,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        min_new_tokens=0,
-        suppress_tokens=list(think_token_ids(tokenizer)) if sampling.ban_comments else [],
-        eos_token_id=sorted(ends),
-        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_token_id(tokenizer),
-        use_cache=True,
-    )
+    special: set[int] = set(tokenizer.all_special_ids)
+    return {i for i in (own if isinstance(own, list) else [own]) if i in special} | {end_token_id(tokenizer)}
+
+
+def _processors(tokenizer: PreTrainedTokenizerBase, sampling: Sampling, device: torch.device) -> LogitsProcessorList:
+    """transformers' processors of these settings alone: a hub model's defaults (top-k, penalties) do not count."""
+    found: list[Any] = []
+    if sampling.ban_comments:
+        found.append(SuppressTokensLogitsProcessor(list(think_token_ids(tokenizer)), device=str(device)))
+    if sampling.temperature not in (0.0, 1.0):
+        found.append(TemperatureLogitsWarper(float(sampling.temperature)))
+    if sampling.temperature > 0 and sampling.top_p < 1:
+        found.append(TopPLogitsWarper(sampling.top_p))
+    return LogitsProcessorList(found)

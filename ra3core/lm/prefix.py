@@ -15,11 +15,49 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicLayer
 
 from ra3core.lm.lines import Tokens
 
 BUDGET = {"cpu": 2**27, "cuda": 2**31}
 """Logits (tokens x vocabulary) that one pass may hold."""
+
+ROOM = 32  # tokens of room at least that a buffer of keys and values is given
+
+
+class _RoomyLayer(DynamicLayer):
+    """Keys and values in buffers with room to spare: a new token is written behind the old ones, which stay in place.
+
+    transformers' own layer copies everything for every token. While gradients are recorded it does here too, since a
+    buffer that is written again would take back what the backward pass needs.
+    """
+
+    _filled: tuple[Tensor, ...] = ()  # the views of the buffers that were handed out last
+    _buffers: tuple[Tensor, ...] = ()
+
+    @classmethod
+    def of(cls, layer: DynamicLayer) -> _RoomyLayer:
+        """A layer with the content of transformers' own."""
+        made = cls()
+        made.__dict__.update(layer.__dict__)
+        return made
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if torch.is_grad_enabled() or not self.get_seq_length():
+            return super().update(key_states, value_states, *args, **kwargs)
+        old, new = (self.keys, self.values), (key_states, value_states)
+        begin, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
+        ours = len(self._filled) == 2 and all(a is b for a, b in zip(self._filled, old, strict=True))
+        if not ours or end > self._buffers[0].shape[-2]:
+            shapes = [(*x.shape[:-2], end + max(ROOM, end // 2), x.shape[-1]) for x in old]
+            self._buffers = tuple(x.new_empty(shape) for x, shape in zip(old, shapes, strict=True))
+            for buffer, x in zip(self._buffers, old, strict=True):
+                buffer[..., :begin, :] = x
+        for buffer, x in zip(self._buffers, new, strict=True):
+            buffer[..., begin:end, :] = x
+        self._filled = tuple(buffer[..., :end, :] for buffer in self._buffers)
+        self.keys, self.values = self._filled
+        return self.keys, self.values
 
 
 @dataclass
@@ -67,7 +105,9 @@ def encode(model: torch.nn.Module, contexts: Sequence[Sequence[int]]) -> Prefix:
     output = model(
         input_ids=ids.to(device), attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1
     )
-    return Prefix(output.past_key_values, mask, last)
+    cache = output.past_key_values
+    cache.layers = [_RoomyLayer.of(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return Prefix(cache, mask, last)
 
 
 def continue_with(model: torch.nn.Module, prefix: Prefix, continuations: Sequence[Sequence[int]]) -> Tensor:

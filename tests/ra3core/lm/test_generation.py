@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
+from ra3core.errors import UserError
 from ra3core.lm.generation import Sampling, cut, generate
 from ra3core.lm.lines import think_token_ids
 
@@ -21,13 +23,66 @@ def test_sampling_depends_on_the_seed_alone(model, tokenizer, demonstrations):
     sampling = Sampling(max_new_tokens=8, temperature=1.0)
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    done: list[int] = []
-    first = generate(model, tokenizer, prompts, sampling, samples=2, seed=3, batch_size=4, on_batch=done.append)
+    done: dict[tuple[int, int], list[int]] = {}
+    first = generate(
+        model,
+        tokenizer,
+        prompts,
+        sampling,
+        samples=2,
+        seed=3,
+        batch_size=4,
+        on_completion=lambda i, j, tokens: done.update({(i, j): tokens}),
+    )
     assert torch.equal(before, torch.random.get_rng_state())
     torch.manual_seed(2)
     assert generate(model, tokenizer, prompts, sampling, samples=2, seed=3, batch_size=4) == first
     assert generate(model, tokenizer, prompts, sampling, samples=2, seed=4, batch_size=4) != first
-    assert done == [4, 2] and all(len(s) == 2 for s in first)
+    assert done == {(i, j): tokens for i, group in enumerate(first) for j, tokens in enumerate(group)}
+    assert len(done) == 6
+
+
+@pytest.mark.parametrize("case", ["sampled", "tempered", "nucleus", "banned", "greedy"])
+def test_the_draws_are_those_of_transformers_generate(case, model, tokenizer, demonstrations):
+    """Token for token, with prompts of several lengths, repeated rows, and rows that end early."""
+    temperature, top_p = {"sampled": (1.0, 1.0), "tempered": (0.7, 1.0), "nucleus": (1.3, 0.8)}.get(case, (0.9, 1.0))
+    sampling = Sampling(40, 0.0 if case == "greedy" else temperature, top_p=top_p, ban_comments=case == "banned")
+    think = list(think_token_ids(tokenizer))
+    with torch.no_grad():  # ends often, at all sorts of lengths, and thinks often
+        model.lm_head.weight[tokenizer.eos_token_id] *= 6
+        model.lm_head.weight[think] *= 3
+    prompts = [tokenizer.encode(d.prompt)[: 5 + 6 * i] for i, d in enumerate(demonstrations[:5])]
+    found = generate(model, tokenizer, prompts, sampling, samples=6, seed=11)
+
+    rows = [i for i in sorted(range(5), key=lambda i: -len(prompts[i])) for _ in range(6)]
+    width = max(map(len, prompts))
+    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(prompts[i])) + prompts[i] for i in rows])
+    mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in rows])
+    chosen = {} if case == "greedy" else {"temperature": sampling.temperature, "top_p": top_p, "top_k": 0}
+    config = GenerationConfig(
+        max_new_tokens=40,
+        do_sample=case != "greedy",
+        suppress_tokens=think if case == "banned" else None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **chosen,
+    )
+    torch.manual_seed(11)
+    with torch.inference_mode():
+        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, width:].tolist()
+    expected: list[list[list[int]]] = [[] for _ in prompts]
+    for i, row in zip(rows, output, strict=True):
+        expected[i].append(cut(row, {tokenizer.eos_token_id}))
+    assert found == expected
+    lengths = {len(tokens) for group in found for tokens in group}
+    assert case == "greedy" or (len(lengths) > 5 and min(lengths) < 10)
+
+
+def test_probabilities_that_are_not_finite_are_told(model, tokenizer, demonstrations):
+    with torch.no_grad():
+        model.lm_head.weight[0] = float("nan")
+    with pytest.raises(UserError, match="not finite"):
+        generate(model, tokenizer, [tokenizer.encode(demonstrations[0].prompt)], Sampling(4, 1.0))
 
 
 def test_a_banned_comment_cannot_be_drawn(make_model, tokenizer, demonstrations):
