@@ -1,21 +1,19 @@
 """What orchestration costs: the pipeline over stages that do nothing, beside the same stages called bare.
 
-    python bench/orchestration.py [--repeats 3] [--stages 20]
+    python bench/orchestration.py [--repeats 3] [--stages 20] [--json FILE]
 
 Both run the same 20 stage functions (tests/flows/fake_stages.py, milliseconds each) in child processes of the same
 runner, two at a time, in one process and in turns. The bare calls have no Prefect, no MLflow, no artifact store and no
 inputs to wait for; what the pipeline takes beyond them is orchestration, and all of it counts here, though in a real
 run most of it happens while other stages compute. Database statements are those of MLflow's SQLite store, counted in
-SQLAlchemy; Prefect's are its server's own.
+SQLAlchemy; Prefect's are its server's own. Imports and the start of the server are in bench/startup.py.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,23 +22,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+from figures import CHECKOUT, Figure, finish, options
+
 sys.path.insert(0, str(CHECKOUT / "tests" / "flows"))
 SMALL = [
     *("data.web_documents=60", "data.outlines=20", "data.demonstrations=40", "data.rlvr_tasks=6"),
     *("data.evaluation_tasks=3", "registry.enabled=false"),
 ]
+BARE = "the same stages, bare"
 
 
 def main() -> None:
-    """Print one line a measurement, then the difference a stage."""
-    options = argparse.ArgumentParser()
-    options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--stages", type=int, default=20, help="of the pipeline that its runner executes")
-    given = options.parse_args()
+    parser = options(__doc__)
+    parser.add_argument("--stages", type=int, default=20, help="of the pipeline that its runner executes")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ra3-bench-") as folder:
         root = checkout(Path(folder) / "checkout")
-        measure(root, given.repeats, given.stages)
+        finish(measure(root, given.repeats, given.stages), given.json)
 
 
 def checkout(root: Path) -> Path:
@@ -57,7 +55,7 @@ def checkout(root: Path) -> Path:
     return root
 
 
-def measure(root: Path, repeats: int, stages: int) -> None:
+def measure(root: Path, repeats: int, stages: int) -> list[Figure]:
     """Bare calls, first runs and cached runs, in turns."""
     from flows import environment
 
@@ -108,13 +106,16 @@ def measure(root: Path, repeats: int, stages: int) -> None:
             rows["cached run"].append(timed(whole, statements))
             built = stages + 1  # and the report
         environment._send_what_waits()
-    for name, found in rows.items():
-        wall, cpu, queries = (statistics.median(column) for column in zip(*found, strict=True))
-        spread = f"{min(row[0] for row in found):.2f} to {max(row[0] for row in found):.2f}"
-        print(f"{name:11} {wall:6.2f} s ({spread}), {cpu:5.2f} s CPU in the flow's process, {queries:.0f} statements")
-    difference = statistics.median(r[0] for r in rows["first run"]) - statistics.median(r[0] for r in rows["bare"])
-    queries = statistics.median(row[2] for row in rows["first run"])
-    print(f"orchestration: {difference:.2f} s, {difference / built:.3f} s and {queries / built:.0f} statements a stage")
+    alone, first, cached = (list(zip(*found, strict=True)) for found in rows.values())
+    added = tuple(seconds - least for seconds, least in zip(first[0], alone[0], strict=True))
+    queries = tuple(count / built for count in first[2])
+    return [
+        Figure("orchestration/first run", "s", first[0], "lower", BARE, alone[0], f"{built} stages that do nothing"),
+        Figure("orchestration/added to them", "s", added, "lower", note="meant to be below 10"),
+        Figure("orchestration/everything reused", "s", cached[0], "lower"),
+        Figure("orchestration/CPU of the flow's process", "s", first[1], "lower", note="a first run"),
+        Figure("orchestration/statements a stage", "1", queries, "lower", note="to MLflow's SQLite"),
+    ]
 
 
 def timed(work: Callable[[], object], statements: list[int]) -> tuple[float, float, int]:
