@@ -312,8 +312,32 @@ def score_rationales(
     Neither the rationale's tokens nor the header after it count: the same tokens are scored every time. given_act: of a
     line's first token, its log-probability given that the line begins no comment, log pi(a | s, z, act): whether to
     act is the policy's and the prior's affair, and a model whose habit is a comment ahead of every block, once it has
-    seen one, would otherwise charge the first rationale for those that are not there later.
+    seen one, would otherwise charge the first rationale for those that are not there later. Equal rationales of a state
+    are scored once.
     """
+    distinct = [list({d.tokens: d for d in group}.values()) for group in rationales]
+    found = _score(likelihood, states, distinct, sampler, window, given_act)
+    order = [{d.tokens: place for place, d in enumerate(group)} for group in distinct]
+    return [
+        Scores(
+            act=scores.act,
+            thinks=tuple(scores.thinks[at[d.tokens]] for d in group),
+            tokens=scores.tokens,
+            references=tuple(scores.references[at[d.tokens]] for d in group),
+        )
+        for scores, group, at in zip(found, rationales, order, strict=True)
+    ]
+
+
+def _score(
+    likelihood: torch.nn.Module,
+    states: Sequence[State],
+    rationales: Sequence[Sequence[Drawn]],
+    sampler: RationaleSampler,
+    window: int,
+    given_act: bool,
+) -> list[Scores]:
+    """`score_rationales`, every rationale on its own."""
     targets = [state.window(window) for state in states]
     texts = [
         [t, *((*d.content, *s.header, *t) for d in g)] for s, g, t in zip(states, rationales, targets, strict=True)

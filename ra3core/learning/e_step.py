@@ -74,6 +74,7 @@ from ra3core.learning.policy_gradient import (
     Rollout,
     clipped_surrogate,
     group_advantages,
+    merged,
 )
 from ra3core.lm.likelihood import decision_log_probs
 from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration
@@ -286,8 +287,8 @@ class _Run:
         reconstructions = self.reconstruct(annotations)
         self.train_tokens += int(trained.pop("train_tokens"))
         self.tokens += sum(a.processed + len(a.tokens.tokens(a.pieces)) for a in annotations)
-        self.tokens += sum(2 * g.size + (len(g.rollouts) + 1) * s.tokens for g, s in zip(groups, scores, strict=True))
-        self.tokens += self.config.epochs * sum(group.size for group in groups)
+        self.tokens += sum(2 * g.tokens + (g.draws + 1) * s.tokens for g, s in zip(groups, scores, strict=True))
+        self.tokens += self.config.epochs * sum(group.tokens for group in groups)
         if iteration in (0, config.iterations - 1):
             self.examples += self.describe(iteration, states, drawn, thinks, acts, probability)
         gains = [[value - s.act for value in s.thinks] for s in scores]
@@ -336,9 +337,11 @@ class _Run:
         self, state: State, drawn: Sequence[Drawn], rewards: Sequence[float], scores: Scores
     ) -> tuple[Rollout, ...]:
         """The state's rationales for the policy gradient; what follows is the rest of the line's header."""
-        return tuple(
-            Rollout(d.tokens, value, 1 / len(drawn), reference, state.header[1:] if d.terminated else state.header)
-            for d, value, reference in zip(drawn, rewards, scores.references, strict=True)
+        return merged(
+            [
+                Rollout(d.tokens, value, 1 / len(drawn), reference, state.header[1:] if d.terminated else state.header)
+                for d, value, reference in zip(drawn, rewards, scores.references, strict=True)
+            ]
         )
 
     def describe(
@@ -388,17 +391,19 @@ class _DecisionLoss:
         self.visited = torch.tensor(visited, dtype=torch.float64)[:, None]
         self.old: dict[int, Tensor] = {}
         self.rates: list[float] = []
+        self.copies: list[float] = []
 
     @property
     def consecutive_rate(self) -> float:
         """Mean probability of a second rationale right after the first."""
-        return _mean(self.rates)
+        return _mean(self.rates, self.copies)
 
     def __call__(self, passed: Pass, epoch: int) -> Tensor:
         logits, device = passed.logits, passed.logits.device
         after = decision_log_probs(logits[range(len(passed.rows)), passed.lengths], self.think_ids)
         if epoch == 0:
             self.rates += after[:, 0].detach().exp().tolist()
+            self.copies += [self.groups[n].rollouts[i].copies for n, i in passed.rows]
         if not self.decisions:
             return logits.new_zeros(())
         weights = [self.groups[n].scale * self.groups[n].rollouts[i].weight for n, i in passed.rows]

@@ -45,7 +45,7 @@ class Rollout:
 
     tokens: at least one. reward: finite. weight: share of the group. reference: log-probabilities (nats) of the tokens
     under the frozen reference model, for the KL; none leaves the KL out. suffix: given text after the rollout, run for
-    extra loss terms only.
+    extra loss terms only. copies: how many equal draws it stands for; `weight` is theirs together.
     """
 
     tokens: Tokens
@@ -53,6 +53,21 @@ class Rollout:
     weight: float
     reference: tuple[float, ...] | None = None
     suffix: Tokens = ()
+    copies: int = 1
+
+
+def merged(rollouts: Sequence[Rollout]) -> tuple[Rollout, ...]:
+    """Equal rollouts as one with their weights added: the same objective, whose gradient is linear in the weights.
+
+    A policy that knows what it wants draws the same few rationales again and again: most of the work is spared.
+    """
+    found: dict[Rollout, list[Rollout]] = {}
+    for rollout in rollouts:
+        found.setdefault(replace(rollout, weight=0.0, copies=1), []).append(rollout)
+    return tuple(
+        replace(equal[0], weight=math.fsum(r.weight for r in equal), copies=sum(r.copies for r in equal))
+        for equal in found.values()
+    )
 
 
 @dataclass(frozen=True)
@@ -71,8 +86,18 @@ class Group:
 
     @property
     def size(self) -> int:
-        """Tokens that a pass over the group processes, the context once."""
+        """Tokens that a pass over the group processes: the context once, merged rollouts once."""
         return len(self.context) + sum(len(r.tokens) + len(r.suffix) for r in self.rollouts)
+
+    @property
+    def draws(self) -> int:
+        """Rollouts that were drawn, equal ones counted each."""
+        return sum(r.copies for r in self.rollouts)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the context and of all that was drawn: what the method asks for, however it is computed."""
+        return len(self.context) + sum(r.copies * (len(r.tokens) + len(r.suffix)) for r in self.rollouts)
 
 
 @dataclass(frozen=True)
@@ -169,7 +194,7 @@ class PolicyTrainer:
         Returns, averaged over epochs: loss; grad_norm (ahead of clipping); entropy (the policy's at rollout tokens,
         nats per token); kl (nats per rollout, where references are given); clipped (share of tokens); zero_variance
         (share of groups whose rewards are all equal; they have no gradient and are not run, unless `kl` or `extra`
-        needs them); and train_tokens, the sum. Raises ValueError when there are no groups.
+        needs them); and train_tokens, the sum (`Group.tokens`). Raises ValueError when there are no groups.
         """
         if not groups:
             raise ValueError("no groups to train on")
@@ -182,8 +207,8 @@ class PolicyTrainer:
         if not trained:
             return metrics
         plan = [[trained[i] for i in batch] for batch in batches([groups[n].size for n in trained], self.model)]
-        tokens = sum(len(rollout.tokens) for n in trained for rollout in groups[n].rollouts)
-        rollouts = sum(len(groups[n].rollouts) for n in trained)
+        tokens = sum(rollout.copies * len(rollout.tokens) for n in trained for rollout in groups[n].rollouts)
+        rollouts = sum(groups[n].draws for n in trained)
         units = {"loss": 1, "entropy": tokens, "clipped": tokens, "kl": rollouts}
         old: list[Tensor] = []
         self.model.train()
@@ -201,7 +226,7 @@ class PolicyTrainer:
                 loss = loss / len(groups)
                 self.accelerator.backward(loss)
                 sums["loss"] = float(loss.detach())
-                sums["entropy"] = _entropy(logits.detach(), mask)
+                sums["entropy"] = _entropy(logits.detach(), _copies(groups, passed, mask) * mask)
                 for name, value in sums.items():
                     metrics[name] += value / units[name] / self.objective.epochs
             parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -210,7 +235,7 @@ class PolicyTrainer:
             self.optimizer.step()
         self.optimizer.zero_grad()
         self.model.eval()
-        metrics["train_tokens"] = float(self.objective.epochs * sum(groups[n].size for n in trained))
+        metrics["train_tokens"] = float(self.objective.epochs * sum(groups[n].tokens for n in trained))
         return metrics
 
     def _advantages(self, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
@@ -236,7 +261,8 @@ class PolicyTrainer:
         advantage = log_probs.new_tensor([float(advantages[n, i]) for n, i in rows])[:, None].expand_as(log_probs)
         surrogate, clipped = clipped_surrogate(log_probs, old, advantage, self.objective.clip)
         loss = -(weights * surrogate * mask).sum()
-        sums = {"clipped": float((clipped * mask).sum())}
+        copies = _copies(groups, passed, mask)
+        sums = {"clipped": float((clipped * mask * copies).sum())}
         references = [groups[n].rollouts[i].reference for n, i in rows]
         if any(reference is not None for reference in references):
             reference = log_probs.detach().clone()  # rows without one: no difference, no KL
@@ -246,7 +272,7 @@ class PolicyTrainer:
             difference = reference - log_probs
             k3 = (difference.exp() - difference - 1) * mask
             loss = loss + self.objective.kl * (weights * k3).sum()
-            sums["kl"] = float(k3.detach().sum())
+            sums["kl"] = float((copies * k3.detach()).sum())
         elif self.objective.kl > 0:
             raise ValueError("kl > 0 needs rollouts with reference log-probabilities")
         return loss, sums
@@ -299,10 +325,16 @@ def _forward(model: torch.nn.Module, groups: Sequence[Group], batch: list[int]) 
     return Pass(batch, rows, [len(row) for row in whole], logits), tokens
 
 
-def _entropy(logits: Tensor, mask: Tensor) -> float:
-    """Entropy in nats, summed over the mask's tokens (rows, width); logits of -inf count as probability 0."""
-    probabilities = logits.softmax(-1)
-    return float((torch.special.entr(probabilities).sum(-1) * mask).sum())
+def _copies(groups: Sequence[Group], passed: Pass, like: Tensor) -> Tensor:
+    """Draws that each row of a pass stands for, (rows, 1)."""
+    return like.new_tensor([groups[n].rollouts[i].copies for n, i in passed.rows])[:, None]
+
+
+def _entropy(logits: Tensor, weights: Tensor) -> float:
+    """Entropy in nats, summed over tokens with weights (rows, width); logits of -inf count as probability 0."""
+    counted = weights > 0
+    probabilities = logits[counted].softmax(-1)
+    return float((torch.special.entr(probabilities).sum(-1) * weights[counted]).sum())
 
 
 def _generators() -> dict[str, Any]:

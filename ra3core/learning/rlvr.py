@@ -35,7 +35,15 @@ from transformers import PreTrainedTokenizerBase
 from ra3core.config import RLVRConfig
 from ra3core.corpora.demonstrations import COMMENT, Task, read_tasks
 from ra3core.errors import UserError
-from ra3core.learning.policy_gradient import Group, Objective, PolicyTrainer, Rollout, tempered, with_reference
+from ra3core.learning.policy_gradient import (
+    Group,
+    Objective,
+    PolicyTrainer,
+    Rollout,
+    merged,
+    tempered,
+    with_reference,
+)
 from ra3core.lm.generation import Sampling, generate
 from ra3core.lm.lines import LineTokenizer, Tokens, end_token_id
 from ra3core.lm.models import add_lora, load_model, load_tokenizer, merge_lora, save_model
@@ -169,9 +177,11 @@ class _Stage:
         batch = [
             Group(
                 group[0].prompt,
-                tuple(
-                    Rollout((*one.tokens, end) if one.ended else one.tokens, reward, 1 / size)
-                    for one, reward in zip(group, rewards[n * size : (n + 1) * size], strict=True)
+                merged(
+                    [
+                        Rollout((*one.tokens, end) if one.ended else one.tokens, reward, 1 / size)
+                        for one, reward in zip(group, rewards[n * size : (n + 1) * size], strict=True)
+                    ]
                 ),
             )
             for n, group in enumerate(groups)
@@ -180,7 +190,7 @@ class _Stage:
         compared = config.kl > 0 or step % config.eval_every == 0
         if compared:
             batch = with_reference(self.reference, batch, distribution)
-            self.progress.tokens += sum(group.size for group in batch)
+            self.progress.tokens += sum(group.tokens for group in batch)
         update = self.trainer.step(batch, distribution)
 
         trained = int(update.pop("train_tokens"))

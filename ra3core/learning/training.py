@@ -96,8 +96,13 @@ def by_length(lengths: Sequence[int], order: Sequence[int], size: int, sorted_ba
 
 def token_losses(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
     """-log pi(x_i | x_<i) in nats of each token after the first, zero where the label is -100: (batch, tokens - 1)."""
-    logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1].float()
-    return nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none", ignore_index=IGNORED)
+    first = int((labels != IGNORED).any(0)[1:].int().argmax())  # nothing ahead of it is predicted: no logits there
+    targets = labels[:, first + 1 :]
+    logits = model(input_ids=input_ids, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits[:, :-1].float()
+    losses = nn.functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED
+    )
+    return nn.functional.pad(losses.view(targets.shape), (first, 0))
 
 
 def train(

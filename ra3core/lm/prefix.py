@@ -15,12 +15,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers.cache_utils import DynamicLayer
 
 from ra3core.lm.lines import Tokens
 
 BUDGET = {"cpu": 2**27, "cuda": 2**31}
 """Logits (tokens x vocabulary) that one pass may hold."""
+
+MOST = {"cpu": 2048, "cuda": 8192}
+"""Tokens of one pass: on a CPU few are as fast as many, and rows of one length are padded less."""
+
+NO_TOKEN = -100  # target of padding
 
 ROOM = 32  # tokens of room at least that a buffer of keys and values is given
 
@@ -150,22 +156,20 @@ def gather_log_probs(logits: Tensor, tokens: Sequence[Tokens | Sequence[int]]) -
     Also their mask (rows, width), 1.0 at tokens; log-probabilities of padding are 0.
     """
     width = max(len(row) for row in tokens)
-    targets = torch.zeros((len(tokens), width), dtype=torch.long)
-    mask = torch.zeros((len(tokens), width))
+    targets = torch.full((len(tokens), width), NO_TOKEN)
     for row, ids in enumerate(tokens):
         targets[row, : len(ids)] = torch.tensor(ids, dtype=torch.long)
-        mask[row, : len(ids)] = 1
-    targets, mask = targets.to(logits.device), mask.to(logits.device)
+    targets = targets.to(logits.device)
     logits = logits[:, :width].to(torch.promote_types(logits.dtype, torch.float32))
-    chosen = logits.gather(2, targets[:, :, None])[:, :, 0] - logits.logsumexp(2)
-    return chosen.masked_fill(mask == 0, 0.0), mask
+    losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NO_TOKEN, reduction="none")
+    return -losses.view(targets.shape), (targets != NO_TOKEN).float()
 
 
-def batches(lengths: Sequence[int], model: torch.nn.Module, most: int = 8192) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], model: torch.nn.Module, most: int | None = None) -> Iterator[list[int]]:
     """Indices in batches of similar length, longest first; a padded batch stays within the budget of logits."""
     vocabulary: int = model.config.vocab_size  # type: ignore[union-attr,assignment]
     device = next(model.parameters()).device.type
-    tokens = min(most, BUDGET.get(device, BUDGET["cpu"]) // vocabulary)
+    tokens = min(most or MOST.get(device, MOST["cpu"]), BUDGET.get(device, BUDGET["cpu"]) // vocabulary)
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
