@@ -69,11 +69,11 @@ def main() -> None:
             return peers[-1].run()
 
         found = in_turns({"here": ours, "peer": peer}, given.repeats)
-    note = f"{runs[0].rationale_tokens:.1f} tokens a rationale, peer's {peers[0].rationale_tokens:.1f}"
+    lengths = f"{runs[0].rationale_tokens:.1f} tokens a rationale, peer's {peers[0].rationale_tokens:.1f}"
     share = {"unit": "rollouts/CPU s", "better": "higher", "peer": trl_peer.PEER, "peer_values": found["peer"]}
     result = [
-        Figure("e_step/rollouts, whole", values=found["here"], note=note, **share),
-        Figure("e_step/rollouts, given states", values=tuple(run.given_states for run in runs), **share),
+        Figure("e_step/rollouts, whole", values=found["here"], note=runs[-1].meter.shares(), **share),
+        Figure("e_step/rollouts, given states", values=tuple(run.given_states for run in runs), note=lengths, **share),
     ]
     finish(result, given.json)
     print(f"\nhere, CPU of an iteration: {runs[-1].meter.mean('own'):.2f} s; {runs[-1].meter.shares()}")

@@ -8,21 +8,20 @@ import tempfile
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one thread, on both sides
 
 import figures  # noqa: F401  one OpenMP thread: set before torch is loaded
+import psutil
 import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PEER = "TRL GRPOTrainer"
-TICK = os.sysconf("SC_CLK_TCK")
 
 
 def quiet() -> None:
@@ -103,21 +102,11 @@ def _own_cpu() -> float:
 def _children_cpu() -> float:
     """User and system time of all processes below this one, ended ones included (as far as they were waited for)."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    parents: dict[int, int] = {}
-    spent: dict[int, int] = {}
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = file.read_text().rsplit(")", 1)[1].split()
-        except OSError:  # it has just ended
-            continue
-        pid = int(file.parent.name)
-        parents[pid], spent[pid] = int(fields[1]), sum(map(int, fields[11:15]))
-    below, reached = 0, [os.getpid()]
-    while reached:
-        found = [pid for pid, parent in parents.items() if parent in reached]
-        below += sum(spent[pid] for pid in found)
-        reached = found
-    return ended.ru_utime + ended.ru_stime + below / TICK
+    spent = ended.ru_utime + ended.ru_stime
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            spent += sum(process.cpu_times()[:4])  # its own, and that of those it has waited for
+    return spent
 
 
 @dataclass(frozen=True)
