@@ -11,7 +11,7 @@ weighs the clipped policy gradient of its tokens, the end token included. The sa
 What is ours: a program is the prompt and everything generated up to the end token: it is never cut at a comment line,
 which would remove exactly what RA3 adds; a completion that reaches the length cap is judged as it stands. The last
 tasks are held out and solved now and then, with the same draws each time. Judging is by ra3core.verifier, from
-outside the program.
+outside the program, while the others are still being sampled; a program that was judged before is not run again.
 
 Alone: docs/rlvr.md has the snippet (`rlvr(RLVRConfig(), Context(inputs=..., out=..., scratch=...))`).
 """
@@ -22,10 +22,11 @@ import copy
 import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy
 import torch
@@ -52,6 +53,7 @@ from ra3core.verifier import WORKERS, Program, Verdict, Verifier
 from ra3core.verifier.program import Category
 
 CATEGORIES: tuple[str, ...] = get_args(Category)
+REMEMBERED = 50_000  # verdicts
 HELD_OUT_STEP = 1 << 31  # the held-out completions' seed is that of a step no run reaches
 
 
@@ -117,7 +119,7 @@ def rlvr(config: RLVRConfig, context: Context) -> Metrics:
     ):
         if verifier.missing:
             context.log.message(f"programs run without {', '.join(verifier.missing)}: this machine refuses it")
-        stage = _Stage(config, context, trainer, tokenizer, reference, verifier, progress)
+        stage = _Stage(config, context, trainer, tokenizer, reference, Judge(verifier), progress)
         if not state and held_out:
             context.log.metrics(0, held_out_pass=stage.evaluate(held_out), tokens=progress.tokens)
         for step in range(start + 1, config.steps + 1):
@@ -158,7 +160,7 @@ class _Stage:
     trainer: PolicyTrainer
     tokenizer: PreTrainedTokenizerBase
     reference: torch.nn.Module
-    verifier: Verifier
+    judge: Judge
     progress: Progress
 
     def step(self, tasks: Sequence[Task], step: int) -> dict[str, float]:
@@ -166,10 +168,12 @@ class _Stage:
         started, config = time.perf_counter(), self.config
         sampling = Sampling(config.max_new_tokens, config.temperature)
         seed = self._seed(step)
-        groups = complete(self.trainer.model, self.tokenizer, tasks, sampling, config.group_size, seed)
+        groups = complete(
+            self.trainer.model, self.tokenizer, tasks, sampling, config.group_size, seed, self.judge.submit
+        )
         sampled = time.perf_counter()
         completions = [completion for group in groups for completion in group]
-        verdicts = judge(self.verifier, completions)
+        verdicts = self.judge.verdicts(completions)
         judged = time.perf_counter()
         rewards = [float(verdict.passed) for verdict in verdicts]
 
@@ -216,10 +220,16 @@ class _Stage:
         config = self.config
         sampling = Sampling(config.max_new_tokens, config.eval_temperature)
         groups = complete(
-            self.trainer.model, self.tokenizer, tasks, sampling, config.eval_samples, self._seed(HELD_OUT_STEP)
+            self.trainer.model,
+            self.tokenizer,
+            tasks,
+            sampling,
+            config.eval_samples,
+            self._seed(HELD_OUT_STEP),
+            self.judge.submit,
         )
         completions = [completion for group in groups for completion in group]
-        passed = statistics.fmean(verdict.passed for verdict in judge(self.verifier, completions))
+        passed = statistics.fmean(verdict.passed for verdict in self.judge.verdicts(completions))
         tokens = sum(one.processed for one in completions)
         self.progress.tokens += tokens
         self.progress.evaluation_tokens += tokens
@@ -254,28 +264,49 @@ def complete(
     sampling: Sampling,
     samples: int,
     seed: int,
+    on_completion: Callable[[Completion], Any] = lambda completion: None,
 ) -> list[list[Completion]]:
-    """Sample `samples` completions of each task."""
+    """Sample `samples` completions of each task; `on_completion` is given each as soon as it has ended."""
     lines = LineTokenizer(tokenizer)
     prompts = [lines.prompt(task.prompt) for task in tasks]
-    groups = generate(model, tokenizer, prompts, sampling, samples=samples, seed=seed)
-    return [
-        [
-            Completion(
-                task, prompt, tuple(tokens), len(tokens) < sampling.max_new_tokens, str(tokenizer.decode(tokens))
-            )
-            for tokens in group
-        ]
-        for task, prompt, group in zip(tasks, prompts, groups, strict=True)
-    ]
+    found: dict[tuple[int, int], Completion] = {}
+
+    def keep(i: int, j: int, tokens: list[int]) -> None:
+        ended, text = len(tokens) < sampling.max_new_tokens, str(tokenizer.decode(tokens))
+        found[i, j] = Completion(tasks[i], prompts[i], tuple(tokens), ended, text)
+        on_completion(found[i, j])
+
+    generate(model, tokenizer, prompts, sampling, samples=samples, seed=seed, on_completion=keep)
+    return [[found[i, j] for j in range(samples)] for i in range(len(tasks))]
 
 
-def judge(verifier: Verifier, completions: Sequence[Completion]) -> list[Verdict]:
-    """One verdict a completion; equal programs of a task are run once."""
-    keys = [(completion.task.id, completion.source) for completion in completions]
-    programs = {
-        key: Program(completion.source, completion.task.entry_point, completion.task.tests)
-        for key, completion in zip(keys, completions, strict=True)
-    }
-    verdicts = dict(zip(programs, verifier.judge(programs.values()), strict=True))
-    return [verdicts[key] for key in keys]
+class Judge:
+    """Verdicts in the background; equal programs of a task are run once, as far as the last `remembered` go back.
+
+    A verdict that the machine may have had a part in (timeout, crash, memory) is not used again in a later step.
+    """
+
+    def __init__(self, verifier: Verifier, remembered: int = REMEMBERED) -> None:
+        self._verifier, self._remembered = verifier, remembered
+        self._found: dict[tuple[str, str], Future[Verdict]] = {}
+
+    def submit(self, completion: Completion) -> None:
+        """Begin to judge it, unless its program is known."""
+        key = completion.task.id, completion.source
+        if key not in self._found:
+            program = Program(completion.source, completion.task.entry_point, completion.task.tests)
+            self._found[key] = self._verifier.submit(program)
+
+    def verdicts(self, completions: Sequence[Completion]) -> list[Verdict]:
+        """One verdict a completion, in order. Raises SandboxError when programs cannot be run at all."""
+        for completion in completions:
+            self.submit(completion)
+        keys = [(completion.task.id, completion.source) for completion in completions]
+        verdicts = [self._found[key].result() for key in keys]
+        for key, verdict in zip(keys, verdicts, strict=True):
+            future = self._found.pop(key, None)  # to the end of the line
+            if future is not None and verdict.category not in ("timeout", "crash", "memory"):
+                self._found[key] = future
+        for key in list(self._found)[: max(0, len(self._found) - self._remembered)]:
+            del self._found[key]
+        return verdicts

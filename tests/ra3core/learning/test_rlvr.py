@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,12 @@ from ra3core.config import LoraConfig, MStepConfig, RLVRConfig, VerifierConfig
 from ra3core.corpora.demonstrations import Demonstration, Task, Test, write_demonstrations, write_tasks
 from ra3core.errors import UserError
 from ra3core.learning.m_step import m_step
-from ra3core.learning.rlvr import Completion, complete, draw, judge, read_task_folder, rlvr
+from ra3core.learning.rlvr import Completion, Judge, complete, draw, read_task_folder, rlvr
 from ra3core.lm.generation import Sampling
 from ra3core.lm.models import load_model, load_tokenizer, save_model
 from ra3core.lm.tokenizer import train_tokenizer
 from ra3core.stage import Context, Metrics, StageLog, read_metrics
-from ra3core.verifier import Verifier
+from ra3core.verifier import Program, Verdict, Verifier
 
 CONFIG = RLVRConfig(
     steps=8,
@@ -167,7 +168,7 @@ def test_programs_are_judged_whole() -> None:
         COMPLETION,
     ]
     with Verifier(VerifierConfig()) as verifier:
-        verdicts = judge(verifier, [completion(text) for text in texts])
+        verdicts = Judge(verifier).verdicts([completion(text) for text in texts])
     assert [verdict.category for verdict in verdicts] == [
         *["passed"] * 3,
         "wrong_answer",
@@ -176,6 +177,42 @@ def test_programs_are_judged_whole() -> None:
         "passed",
     ]
     assert [completion(text).comments for text in texts] == [0, 1, 1, 0, 0, 0, 0]
+
+
+class CountingVerifier(Verifier):
+    """Counts the programs that it is given."""
+
+    judged = 0
+
+    def submit(self, program: Program) -> Future[Verdict]:
+        self.judged += 1
+        return super().submit(program)
+
+
+def test_a_program_is_judged_once_unless_the_machine_may_have_had_a_part_in_the_verdict() -> None:
+    right, wrong, endless = COMPLETION, "\n    return 1\n", "\n    while True: pass\n"
+    with CountingVerifier(VerifierConfig(cpu_seconds=0.2)) as verifier:
+        judge = Judge(verifier, remembered=2)
+        first = judge.verdicts([completion(text) for text in (right, wrong, right, endless, endless)])
+        assert [v.category for v in first] == ["passed", "wrong_answer", "passed", "timeout", "timeout"]
+        assert verifier.judged == 3
+        again = judge.verdicts([completion(text) for text in (endless, right)])
+        assert [v.category for v in again] == ["timeout", "passed"] and verifier.judged == 4
+        judge.verdicts([completion("\n    return 3\n")])  # the oldest of three, the wrong one, is forgotten
+        judge.verdicts([completion(right)])
+        assert verifier.judged == 5
+        judge.verdicts([completion(wrong)])
+        assert verifier.judged == 6
+        judge.verdicts([completion(wrong, TASKS[1])])  # another task's program, whatever its text
+        assert verifier.judged == 7
+
+
+def test_completions_are_told_of_as_they_end(base: Path) -> None:
+    tokenizer, model = load_tokenizer(base / "model"), load_model(base / "model")
+    told: list[Completion] = []
+    groups = complete(model, tokenizer, TASKS[:3], Sampling(8, 1.0), 4, seed=0, on_completion=told.append)
+    assert sorted(map(id, told)) == sorted(id(one) for group in groups for one in group)
+    assert [len(group) for group in groups] == [4] * 3
 
 
 def test_completions_join_their_prompt(base: Path) -> None:
