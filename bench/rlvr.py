@@ -6,10 +6,10 @@
 Here: the stage as `make run` calls it (ra3core.learning.rlvr, the demo's settings: 12 prompts x 8 completions of at
 most 256 tokens), without checkpoints and without the pass over the frozen model that every tenth step logs. There:
 GRPOTrainer from the same weights on the same prompts in the same order, same group, length cap, temperature, clip,
-AdamW. Both judge with ra3core.verifier, equal programs of a step once; what the sandboxes' processes use is counted
-apart ("with sandboxes"): a program that never ends costs a second on either side, and few steps hold few of them.
-Loading, imports and the first step of each are left out. Completions are drawn by each side itself; the table tells
-their mean lengths.
+AdamW. Both judge with ra3core.verifier, equal programs of a step once (here also those of earlier steps, and while
+others are sampled); what the sandboxes' processes use is counted apart ("with sandboxes"): a program that never ends
+costs a second on either side, and few steps hold few of them. Loading, imports and the first step of each are left out.
+Completions are drawn by each side itself; the table tells their mean lengths.
 
 A group whose rewards are all equal has no gradient; the update here leaves it out, the peer's does not. So that such
 groups are as frequent as in the demo's runs (a share of 0.32 from the RA3 model, 0.44 from the NTP model), four fifths
@@ -30,7 +30,7 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,11 +91,22 @@ def choose_tasks(file: Path, config: RLVRConfig) -> None:
     sampling = Sampling(config.max_new_tokens, config.temperature)
     groups = rlvr.complete(model, tokenizer, read_tasks(file), sampling, 8, seed=1)
     with Verifier(config.verifier, WORKERS) as verifier:
-        passed = [{verdict.passed for verdict in rlvr.judge(verifier, group)} for group in groups]
+        passed = [set(judged(verifier, [(one.task, one.text) for one in group])) for group in groups]
     tasks = [group[0].task for group in groups]
     unsure = [task for task, outcomes in zip(tasks, passed, strict=True) if len(outcomes) == 2]
     others = [task for task in tasks if task not in unsure]
     write_tasks([*unsure, *others[: len(unsure) // 4]], file)
+
+
+def judged(verifier: Verifier, completions: Sequence[tuple[Task, str]]) -> list[bool]:
+    """Whether each completion of a task passes its tests; equal ones are run once."""
+    keys = [(task.id, text) for task, text in completions]
+    programs = {
+        key: Program(task.prompt + text, task.entry_point, task.tests)
+        for key, (task, text) in zip(keys, completions, strict=True)
+    }
+    verdicts = dict(zip(programs, verifier.judge(programs.values()), strict=True))
+    return [verdicts[key].passed for key in keys]
 
 
 def measure(config: RLVRConfig, folder: Path, repeats: int, micro_batch: int, file: Path | None) -> None:
@@ -168,7 +179,11 @@ class Ours:
                 self.flat.append(row["values"]["zero_variance"])
                 self.lengths.append(row["values"]["completion_tokens"] + 1 - row["values"]["unfinished"])
 
-        parts = {"generation": (rlvr, "complete"), "judging": (rlvr, "judge"), "update": (PolicyTrainer, "step")}
+        parts = {
+            "generation": (rlvr, "complete"),
+            "judging": (rlvr.Judge, "verdicts"),
+            "update": (PolicyTrainer, "step"),
+        }
         with tempfile.TemporaryDirectory(prefix="ra3-bench-") as place, self.meter.watching(parts):
             inputs = {"model": BASE, "tasks": self.folder}
             out, scratch = Path(place) / "out", Path(place) / "scratch"
@@ -217,18 +232,13 @@ class Peer:
     def reward(
         self, task: list[int], completions: list[str], completion_ids: list[list[int]], **_: Any
     ) -> list[float | None]:
-        """1 for a program that passes its tests, 0 otherwise; equal programs are run once."""
-        programs = {}
-        keys = list(zip(task, completions, strict=True))
-        for n, completion in keys:
-            asked = self.tasks[n]
-            programs[n, completion] = Program(asked.prompt + completion, asked.entry_point, asked.tests)
-        verdicts = dict(zip(programs, self.verifier.judge(programs.values()), strict=True))
-        rewards = [float(verdicts[key].passed) for key in keys]
+        """1 for a program that passes its tests, 0 otherwise."""
+        asked = [self.tasks[n] for n in task]
+        rewards = [float(passed) for passed in judged(self.verifier, list(zip(asked, completions, strict=True)))]
         self.rewards.append(statistics.fmean(rewards))
         self.lengths.append(statistics.fmean(map(len, completion_ids)))
         if self.first is None:
-            self.first = [self.tasks[n] for n in task], completion_ids, rewards
+            self.first = asked, completion_ids, rewards
         return [*rewards]
 
     def check(self) -> str:
