@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from prefect import tags
-from prefect.futures import PrefectFuture, as_completed
+from prefect import State, Task, tags
+from prefect.futures import PrefectConcurrentFuture, PrefectFuture, as_completed
+from prefect.states import Pending
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import environment, liveness
@@ -20,6 +22,26 @@ from tasks.session import Session
 from tasks.tracking import Tracking
 
 
+class Threads(ThreadPoolTaskRunner):
+    """Prefect's threads, with futures that answer for themselves."""
+
+    def submit(self, task: Task[..., Any], *arguments: Any, **options: Any) -> PrefectConcurrentFuture[Any]:
+        made = super().submit(task, *arguments, **options)
+        return _Future(made.task_run_id, made.wrapped_future)
+
+
+class _Future(PrefectConcurrentFuture[Any]):
+    """Of a task in a thread of this process, which need not be asked for at the server: Prefect wants to know the state
+    of every input when a task begins to wait for it, two requests a stage."""
+
+    @property
+    def state(self) -> State[Any]:
+        """The final state, or Pending."""
+        if self._final_state is None and self.wrapped_future.done():
+            self.wait()
+        return self._final_state or Pending()
+
+
 def task_runner(settings: RuntimeConfig | None = None) -> TaskRunner:
     """Where the tasks of a flow run; as RA3_TASK_RUNNER and RA3_CLUSTER say by default.
 
@@ -28,7 +50,7 @@ def task_runner(settings: RuntimeConfig | None = None) -> TaskRunner:
     """
     settings = settings or environment.runtime()
     if settings.task_runner == "threads":
-        return ThreadPoolTaskRunner()
+        return Threads()
     if settings.cluster and os.environ.get("PREFECT_API_URL") in (None, "", os.environ.get(environment.PRIVATE)):
         raise UserError(
             f"RA3_CLUSTER {settings.cluster}: expected PREFECT_API_URL with a Prefect server that its workers reach too"

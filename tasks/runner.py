@@ -11,6 +11,7 @@ however that dies. Several threads may run stages at the same time.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -204,6 +205,8 @@ def _death(child: ForkServerProcess) -> str:
 
 def _serve(order: _Order, writer: Connection) -> None:
     """The child's whole life."""
+    gc.freeze()  # the server's modules: to look through them would also copy their memory
+    gc.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, daemon=True).start()

@@ -25,13 +25,13 @@ from pydantic import BaseModel
 
 from ra3core.artifacts import Artifact, Store
 from ra3core.config import RunConfig, RuntimeConfig
+from ra3core.fingerprint import code_digest
 from ra3core.stage import Context, Metrics
 from tasks.devices import Devices
 from tasks.display import Display
-from tasks.runner import Runner, StageKilled
+from tasks.runner import PRELOAD, Runner, StageKilled
 from tasks.tracking import StageRun, Tracking, flatten_params, read_link, write_link
 
-TAGS = ["ra3"]
 RETRIES, RETRY_SECONDS = 2, 1.0
 _GRACE = 0.5
 
@@ -48,19 +48,28 @@ class StageFunction:
         return getattr(importlib.import_module(self.__module__), self.__name__)(config, context)
 
 
+def read_sources() -> None:
+    """Read the code that stages run, which their keys need: a second, for which there is time while a server starts.
+
+    What was read of a module is kept (ra3core/fingerprint.py), whichever function of it is asked for later.
+    """
+    for module in PRELOAD:
+        if module.startswith("ra3core."):
+            code_digest(StageFunction(module, ""))
+
+
 def stage_task(name: str, run_name: str) -> Callable[[Callable[..., State[Artifact]]], Task[..., Artifact]]:
     """A Prefect task that returns a stage's artifact, and is submitted with the futures of others in their place.
 
-    Its name is the kind of stage. All have the same tag: for every other set of tags in a run Prefect starts a service
-    that asks for concurrency limits, which takes longer than a reused stage. It has no cache policy and keeps no
-    result, see `Session.stage`. What is tried again is a stage whose process was killed: it goes on from its last
+    Its name is the kind of stage. It has no tags: for every set of tags in a run Prefect starts a service that asks
+    for concurrency limits, which takes longer than a reused stage. It has no cache policy and keeps no result, see
+    `Session.stage`. What is tried again is a stage whose process was killed: it goes on from its last
     checkpoint. How long a stage may take is the runtime's `stage_minutes`: Prefect's own timeout would leave the child
     process running.
     """
     decorate = task(
         name=name,
         task_run_name=run_name,
-        tags=TAGS,
         cache_policy=NO_CACHE,
         persist_result=False,
         retries=RETRIES,
@@ -255,13 +264,13 @@ def _same(
 class Slots:
     """At most `count` stages at a time; of those that wait, the one of the lowest rank is next, then the first come.
 
-    A free slot is kept for `_GRACE` seconds from ranks above 0: what follows the stage that has just ended needs a
-    moment to ask for it. Prefect's own limit counts a task from its submission on, while it waits for its inputs too.
+    A free slot is kept for `_GRACE` seconds from ranks above that of the stage that has just ended in it: what follows
+    that stage, which has no higher rank if much waits for it, needs a moment to ask. Prefect's own limit counts a task
+    from its submission on, while it waits for its inputs too.
     """
 
     def __init__(self, count: int) -> None:
-        self._free = count
-        self._freed = time.monotonic()
+        self._free = [(0, time.monotonic())] * count  # the rank of what ran there, and when it ended
         self._waiting: list[tuple[int, int]] = []
         self._arrivals = itertools.count()
         self._changed = threading.Condition()
@@ -273,24 +282,25 @@ class Slots:
         with self._changed:
             ticket = (rank, next(self._arrivals))
             heapq.heappush(self._waiting, ticket)
-            while not self._closed and not (self._free > 0 and self._waiting[0] == ticket and self._open_to(rank)):
+            while not self._closed and not (self._waiting[0] == ticket and self._open_to(rank)):
                 self._changed.wait(_GRACE if self._free else None)
             self._waiting.remove(ticket)
             heapq.heapify(self._waiting)
             if self._closed:
                 raise RuntimeError("the run was interrupted")
-            self._free -= 1
+            self._free.remove(min(self._open_to(rank)))
             self._changed.notify_all()
         try:
             yield
         finally:
             with self._changed:
-                self._free += 1
-                self._freed = time.monotonic()
+                self._free.append((rank, time.monotonic()))
                 self._changed.notify_all()
 
-    def _open_to(self, rank: int) -> bool:
-        return rank == 0 or time.monotonic() - self._freed >= _GRACE
+    def _open_to(self, rank: int) -> list[tuple[int, float]]:
+        """The free slots that a stage of this rank may take."""
+        now = time.monotonic()
+        return [(last, ended) for last, ended in self._free if rank <= last or now - ended >= _GRACE]
 
     def close(self) -> None:
         """Nothing starts any more."""

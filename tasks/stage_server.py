@@ -4,6 +4,7 @@ A fork server imports the heavy modules once and then forks a child for each sta
 milliseconds. What must be settled before those imports is settled here.
 """
 
+import gc
 import multiprocessing.spawn
 import os
 import warnings
@@ -23,6 +24,7 @@ os.environ.update(
     TRANSFORMERS_VERBOSITY="error",
 )
 warnings.simplefilter("ignore")
+gc.disable()  # what is imported stays; a child looks for cycles in what it makes itself (tasks/runner.py)
 
 
 def _leave_main_alone(main: str) -> None:

@@ -82,6 +82,21 @@ def test_a_failed_stage_gives_its_slot_back() -> None:
         pass
 
 
+def test_a_slot_waits_for_what_follows_a_stage_of_lower_rank_only() -> None:
+    slots = Slots(1)
+
+    def seconds(rank: int) -> float:
+        asked = time.monotonic()
+        with slots.take(rank):
+            return time.monotonic() - asked
+
+    assert seconds(0) < 0.1
+    assert seconds(3) > 0.4  # what follows the stage of rank 0 may come yet
+    assert seconds(3) < 0.1
+    assert seconds(2) < 0.1
+    assert seconds(3) > 0.4
+
+
 def test_arms_with_equal_inputs_share_one_artifact_and_both_name_the_run_that_made_it(
     tmp_path: Path, monkeypatch
 ) -> None:
