@@ -36,10 +36,8 @@ class _Future(PrefectConcurrentFuture[Any]):
 
     @property
     def state(self) -> State[Any]:
-        """The final state, or Pending."""
-        if self._final_state is None and self.wrapped_future.done():
-            self.wait()
-        return self._final_state or Pending()
+        """Pending until the task is over."""
+        return super().state if self.wrapped_future.done() else Pending()
 
 
 def task_runner(settings: RuntimeConfig | None = None) -> TaskRunner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -67,3 +68,16 @@ def test_a_configured_server_is_used(monkeypatch, tmp_path: Path) -> None:
         ready()
         assert os.environ["PREFECT_API_URL"] == "http://example.invalid/api"
     assert os.environ["PREFECT_API_URL"] == "http://example.invalid/api"
+
+
+def test_cycles_are_looked_for_again_once_everything_is_imported(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with environment.prefect_api(tmp_path) as ready:
+        assert not gc.isenabled()
+        ready()
+        assert gc.isenabled()
+    gc.unfreeze()
+    with pytest.raises(ZeroDivisionError), environment.prefect_api(tmp_path):
+        raise ZeroDivisionError
+    assert gc.isenabled()

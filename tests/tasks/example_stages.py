@@ -1,5 +1,6 @@
 """Stages for the tests of the runner, in a module of their own: a child imports it by name."""
 
+import gc
 import os
 import signal
 import time
@@ -32,6 +33,11 @@ def report(config: ExampleConfig, context: Context) -> Metrics:
         "seed": context.seed,
         "inputs": {name: str(path) for name, path in context.inputs.items()},
     }
+
+
+def collector(config: ExampleConfig, context: Context) -> Metrics:
+    """Whether cycles are looked for, and among how many of the objects that there were before."""
+    return {"looks": gc.isenabled(), "old": len(gc.get_objects()), "frozen": gc.get_freeze_count()}
 
 
 def user_error(config: ExampleConfig, context: Context) -> Metrics:

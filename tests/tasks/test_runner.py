@@ -58,6 +58,12 @@ def sleeper(context: Context) -> int:
     return int(wait_until(lambda: (context.out / "pid").exists() and (context.out / "pid").read_text()))
 
 
+def test_a_stage_looks_for_cycles_but_not_among_the_servers_modules(runner, context) -> None:
+    found = runner.run(example_stages.collector, ExampleConfig(), context)
+    assert found["looks"]
+    assert found["frozen"] > 10 * found["old"]
+
+
 def test_metrics_events_and_files_come_back(
     runner: Runner, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
