@@ -153,7 +153,8 @@ def split(annotated: Sequence[Annotated], share: float) -> tuple[list[Annotated]
     if share == 0:
         return list(annotated), []
     places = [_place(one.demonstration.id) for one in annotated]
-    apart = [place < share or place == min(places) for place in places]
+    lowest = min(places)
+    apart = [place < share or place == lowest for place in places]
     trained = [one for one, held in zip(annotated, apart, strict=True) if not held]
     held_out = [one for one, held in zip(annotated, apart, strict=True) if held]
     if not trained:
