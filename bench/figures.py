@@ -1,8 +1,8 @@
 """What the scripts of bench/ share: a figure with its peer, contenders in turns, CPU time, a table, a file.
 
-A figure is the median of several runs with the lowest and the highest beside it. Contenders run in turns (first, second,
-first, second, ...), so that a slow minute of the machine hits both, and the figure that is kept from change to change is
-the ratio: it means the same on another machine.
+A figure is the median of several runs with the lowest and the highest beside it. Contenders run in turns (first,
+second, first, second, ...), so that a slow minute of the machine hits both, and the figure that is kept from change to
+change is the ratio: it means the same on another machine.
 """
 
 from __future__ import annotations

@@ -38,32 +38,33 @@ class _RoomyLayer(DynamicLayer):
     buffer that is written again would take back what the backward pass needs.
     """
 
-    _filled: tuple[Tensor, ...] = ()  # the views of the buffers that were handed out last
     _buffers: tuple[Tensor, ...] = ()
+    _views: tuple[Tensor, ...] = ()  # of the buffers, as they were handed out last
 
     @classmethod
     def of(cls, layer: DynamicLayer) -> _RoomyLayer:
         """A layer with the content of transformers' own."""
         made = cls()
-        made.__dict__.update(layer.__dict__)
+        for name, value in vars(layer).items():
+            setattr(made, name, value)
         return made
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if torch.is_grad_enabled() or not self.get_seq_length():
+        if torch.is_grad_enabled() or self.keys is None or self.values is None:
             return super().update(key_states, value_states, *args, **kwargs)
-        old, new = (self.keys, self.values), (key_states, value_states)
-        begin, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
-        ours = len(self._filled) == 2 and all(a is b for a, b in zip(self._filled, old, strict=True))
-        if not ours or end > self._buffers[0].shape[-2]:
-            shapes = [(*x.shape[:-2], end + max(ROOM, end // 2), x.shape[-1]) for x in old]
-            self._buffers = tuple(x.new_empty(shape) for x, shape in zip(old, shapes, strict=True))
+        old = self.keys, self.values
+        begin, end = old[0].shape[-2], old[0].shape[-2] + key_states.shape[-2]
+        behind = all(view is x for view, x in zip(self._views, old, strict=False)) and len(self._views) == len(old)
+        if not behind or end > self._buffers[0].shape[-2]:
+            room = end + max(ROOM, end // 2)
+            self._buffers = tuple(x.new_empty((*x.shape[:-2], room, x.shape[-1])) for x in old)
             for buffer, x in zip(self._buffers, old, strict=True):
                 buffer[..., :begin, :] = x
-        for buffer, x in zip(self._buffers, new, strict=True):
+        for buffer, x in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[..., begin:end, :] = x
-        self._filled = tuple(buffer[..., :end, :] for buffer in self._buffers)
-        self.keys, self.values = self._filled
-        return self.keys, self.values
+        keys, values = (buffer[..., :end, :] for buffer in self._buffers)
+        self.keys, self.values = self._views = keys, values
+        return keys, values
 
 
 @dataclass
