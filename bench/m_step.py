@@ -1,6 +1,6 @@
 """The M-step's speed: tokens a CPU second of one thread, beside transformers' Trainer in its best stock setting.
 
-    python bench/m_step.py [--demonstrations 480] [--epochs 1] [--repeats 3] [--json FILE]
+    python bench/m_step.py [--demonstrations 400] [--epochs 1] [--repeats 3] [--json FILE]
 
 Every contender trains the demo's base model on the same commented demonstrations, 16 a step, fp32, AdamW (fused, as
 Trainer's default is), the demo's learning rate, loss on what follows the prompt. Tokens are real ones, prompts
@@ -177,7 +177,7 @@ def fastest(names: Sequence[str], rates: Mapping[str, Sequence[float]]) -> str:
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--demonstrations", type=int, default=480)
+    parser.add_argument("--demonstrations", type=int, default=400)
     parser.add_argument("--epochs", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(1)
