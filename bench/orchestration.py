@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,8 +41,9 @@ def main() -> None:
         finish(measure(root, given.repeats, given.stages), given.json)
 
 
-def checkout(root: Path) -> Path:
-    """An empty repository with small data."""
+def checkout(root: Path, settings: Sequence[str] = SMALL) -> Path:
+    """An empty repository with the data of these settings of the smoke preset."""
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     from ra3core.config import load
     from ra3core.stage import StageLog
     from tasks.versioning import accept
@@ -51,7 +52,7 @@ def checkout(root: Path) -> Path:
     (root / ".dvc").mkdir()
     shutil.copy(CHECKOUT / ".dvc" / "config", root / ".dvc")
     (root / ".gitignore").write_text("/data\n")
-    accept(load("smoke", SMALL).data, root, StageLog())
+    accept(load("smoke", settings).data, root, StageLog())
     return root
 
 

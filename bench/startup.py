@@ -24,24 +24,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 from figures import CHECKOUT, Figure, finish, in_turns, options
-from orchestration import SMALL, checkout
+from orchestration import checkout
 
 WITH_TORCH = ("ra3core.learning", "ra3core.lm", "ra3core.evaluation.evaluate", "ra3core.evaluation.samples")
 """Rooms and modules of ra3core that compute; the others are imported without torch."""
 
 RA3 = Path(sys.executable).with_name("ra3")
-RUN = ["run", "--preset", "smoke", *(word for value in SMALL for word in ("--set", value))]
+DATA = [
+    *("data.web_documents=400", "data.outlines=150", "data.demonstrations=80"),
+    *("data.rlvr_tasks=12", "data.evaluation_tasks=3"),
+]
+RUN = ["run", "--preset", "smoke", *(word for value in DATA for word in ("--set", value))]
 
 STAMPED = """
 import json, sys, time
 import psutil
 from flows import cli, environment
 
-collect = environment.collect_cycles
+collect, stamp = environment.collect_cycles, sys.argv.pop()
 
 def imported():
     started = psutil.Process().create_time()
-    with open(sys.argv.pop(), "w") as file:
+    with open(stamp, "w") as file:
         json.dump(time.time() - started, file)
     environment.collect_cycles = collect
     collect()
@@ -69,7 +73,7 @@ def main() -> None:
         Figure("startup/import of ra3core", "s", took["import"], "lower", note=f"{len(modules)} modules; below 1"),
     ]
     with tempfile.TemporaryDirectory(prefix="ra3-bench-") as folder:
-        root = checkout(Path(folder) / "checkout")
+        root = checkout(Path(folder) / "checkout", DATA)
         call([str(RA3), *RUN], root)
         runs = [reused(root, Path(folder) / "imports.json") for _ in range(given.runs)]
     imports, rest, whole = zip(*runs, strict=True)
@@ -116,7 +120,7 @@ def call(command: list[str], root: Path) -> str:
     environment["RA3_ROOT"] = str(root)
     done = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True)
     if done.returncode != 0:
-        sys.exit(f"`{' '.join(command[-len(RUN) :][:3])}` failed: {done.stderr.strip()}")
+        sys.exit(f"`ra3 run --preset smoke` failed: {done.stderr.strip()}")
     return done.stdout
 
 
