@@ -150,8 +150,8 @@ def stage_point(axis: str, stage: str, value: int, folder: Path) -> tuple[float,
 
 
 def small(config: RunConfig) -> RunConfig:
-    """Work of seconds: an epoch over FEW demonstrations, an RLVR step of 6 prompts; no length is too long."""
-    return _with(config, m_step={"epochs": 1, "max_tokens": 10**6}, rlvr={"prompts": 6, "max_new_tokens": 128})
+    """Work of seconds: 8 M-steps (they end with a checkpoint), an RLVR step of 6 prompts; no length is too long."""
+    return _with(config, m_step={"epochs": 4, "max_tokens": 10**6}, rlvr={"prompts": 6, "max_new_tokens": 128})
 
 
 def _with(config: RunConfig, **changes: Mapping[str, Any]) -> RunConfig:
@@ -304,15 +304,19 @@ def exponent(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def report(found: Sequence[Point]) -> list[str]:
-    """Every curve as a line: first and last point, exponent, exponent of the last two points."""
-    lines = ["| axis | stage | | from | to | exponent | of the last two |", "|---|---|---|---|---|---|---|"]
+    """Every curve as a line: first and last point, exponent; of the last two points exponent and growth."""
+    head = ("axis", "stage", "", "from", "to", "exponent", "of the last two", "each more")
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for axis in VALUES:
         for memory in (False, True):
             for label, (x, y) in curves(found, axis, memory).items():
                 unit, scale = ("MiB", 2**20) if memory else ("s", 1)
-                ends = " | ".join(f"{y[i] / scale:.3g} {unit} at {x[i]:,.0f}" for i in (0, -1))
-                fitted = f"{exponent(x, y):.2f} | {exponent(x[-2:], y[-2:]):.2f}"
-                lines.append(f"| {AXES[axis]} | {label} | {'memory' if memory else 'time'} | {ends} | {fitted} |")
+                growth = (y[-1] - y[-2]) / (x[-1] - x[-2])
+                row = [AXES[axis], label, "memory" if memory else "time"]
+                row += [f"{y[i] / scale:.3g} {unit} at {x[i]:,.0f}" for i in (0, -1)]
+                row += [f"{exponent(x, y):.2f}", f"{exponent(x[-2:], y[-2:]):.2f}"]
+                row.append(f"{growth:,.0f} bytes" if memory else f"{1e6 * growth:,.3g} us")
+                lines.append(f"| {' | '.join(row)} |")
     return lines
 
 
@@ -377,7 +381,7 @@ def plot(found: Sequence[Point], folder: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     for memory, name in ((False, "time"), (True, "memory")):
         figure, panels = pyplot.subplots(2, 2, figsize=(11, 8.4), layout="constrained")
@@ -388,9 +392,15 @@ def plot(found: Sequence[Point], folder: Path) -> None:
                 panel.loglog(x, shown, color=COLOURS[i], marker=MARKERS[i], markersize=5, linewidth=1.4, label=text)
             panel.set_xlabel(AXES[axis])
             panel.set_ylabel("peak memory beyond the start, MiB" if memory else "CPU seconds")
-            panel.grid(which="major", color="#DDDDDD", linewidth=0.6)
+            for side in (panel.xaxis, panel.yaxis):
+                side.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+                side.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
+                side.set_minor_locator(ticker.NullLocator())
+            low, high = panel.get_ylim()
+            panel.set_ylim(low, high * (high / low) ** 0.5)  # room for the legend
+            panel.grid(color="#DDDDDD", linewidth=0.6)
             panel.spines[["top", "right"]].set_visible(False)
-            panel.legend(title="exponent", fontsize=8, title_fontsize=8, frameon=False)
+            panel.legend(title="exponent", loc="upper left", ncols=2, fontsize=8, title_fontsize=8, frameon=False)
         figure.savefig(folder / f"scaling_{name}.png", dpi=130)
         pyplot.close(figure)
 
