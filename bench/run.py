@@ -358,7 +358,7 @@ def environment(load: float) -> list[str]:
     system = release.get("PRETTY_NAME", platform.system())
     memory = psutil.virtual_memory().total / 2**30
     libraries = ", ".join(f"{name} {installed(name)}" for name in LIBRARIES)
-    busy = f"; load {load:.1f} at the start: something else was running" if load > 0.5 else ""
+    busy = f"; load {load:.1f} in the minute ahead of the start" if load > 0.5 else ""
     return [
         f"- {cpu()}, {memory:.0f} GiB, {system}, {platform.system()} {platform.release()}{busy}",
         f"- Python {platform.python_version()}, {libraries}",
