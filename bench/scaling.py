@@ -372,8 +372,21 @@ def main() -> None:
 
 # -- figures -----------------------------------------------------------------------------------------------------------
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5A5A5A", "#8C3B00")
-MARKERS = "osDv^PX<"
+LOOKS = {  # colour and marker of every curve
+    "m_step": ("#0072B2", "o"),
+    "m_step, ahead of its first step": ("#0072B2", "o"),
+    "e_step": ("#D55E00", "s"),
+    "e_step, annotate": ("#D55E00", "s"),
+    "e_step, draw": ("#E69F00", "D"),
+    "e_step, score": ("#8C3B00", "v"),
+    "e_step, train": ("#CC79A7", "^"),
+    "annotation": ("#009E73", "P"),
+    "read and tokenise": ("#009E73", "P"),
+    "rlvr": ("#5A5A5A", "X"),
+    "rlvr, generate": ("#5A5A5A", "X"),
+    "rlvr, update": ("#56B4E9", "<"),
+    "decontamination": ("#CC79A7", "^"),
+}
 
 
 def plot(found: Sequence[Point], folder: Path) -> None:
@@ -386,23 +399,37 @@ def plot(found: Sequence[Point], folder: Path) -> None:
     for memory, name in ((False, "time"), (True, "memory")):
         figure, panels = pyplot.subplots(2, 2, figsize=(11, 8.4), layout="constrained")
         for panel, axis in zip(panels.flat, VALUES, strict=True):
-            for i, (label, (x, y)) in enumerate(curves(found, axis, memory).items()):
+            drawn = curves(found, axis, memory)
+            for label in (label for label in LOOKS if label in drawn):
+                (x, y), (colour, marker) = drawn[label], LOOKS[label]
                 shown = [value / 2**20 for value in y] if memory else y
                 text = f"{label}: {exponent(x, y):.2f}"
-                panel.loglog(x, shown, color=COLOURS[i], marker=MARKERS[i], markersize=5, linewidth=1.4, label=text)
+                panel.loglog(x, shown, color=colour, marker=marker, markersize=5, linewidth=1.4, label=text)
             panel.set_xlabel(AXES[axis])
             panel.set_ylabel("peak memory beyond the start, MiB" if memory else "CPU seconds")
             for side in (panel.xaxis, panel.yaxis):
                 side.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-                side.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
+                side.set_major_formatter(ticker.FuncFormatter(_plain))
                 side.set_minor_locator(ticker.NullLocator())
             low, high = panel.get_ylim()
-            panel.set_ylim(low, high * (high / low) ** 0.5)  # room for the legend
+            panel.set_ylim(low, high * (high / low) ** 0.4)  # room for the legend
             panel.grid(color="#DDDDDD", linewidth=0.6)
             panel.spines[["top", "right"]].set_visible(False)
-            panel.legend(title="exponent", loc="upper left", ncols=2, fontsize=8, title_fontsize=8, frameon=False)
+            panel.legend(
+                title="exponent",
+                loc="upper left",
+                alignment="left",
+                ncols=2,
+                fontsize=8,
+                title_fontsize=8,
+                frameon=False,
+            )
         figure.savefig(folder / f"scaling_{name}.png", dpi=130)
         pyplot.close(figure)
+
+
+def _plain(value: float, _: int) -> str:
+    return f"{value / 1e6:g} M" if value >= 1e6 else f"{value:,g}"
 
 
 if __name__ == "__main__":
