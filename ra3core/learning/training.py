@@ -6,7 +6,7 @@ checkpoint exactly: the result is that of a run that was never interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from ra3core.stage import Context
 
 IGNORED = -100  # label of the prompt and of padding: no loss
 EVALUATIONS = 10  # of held-out data, spread over the run, beside the one before the first step
+PASS_TOKENS = {"cpu": 1024, "cuda": 16384}
+"""Tokens, padding included, of one pass of a batch: on a CPU what a pass makes then stays in its cache."""
+
 COMPLETE = "complete"  # file that marks a checkpoint as wholly written
 
 
@@ -134,16 +137,37 @@ def train(
     return len(callback.evaluated_at) + 1 if evaluate is not None else 0
 
 
+def passes(input_ids: Tensor, labels: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """A right-padded batch as parts of at most `most` tokens (one example at least), each as wide as its longest."""
+    lengths = torch.where(labels != IGNORED, torch.arange(1, labels.shape[1] + 1, device=labels.device), 0).amax(1)
+    rows: list[int] = []
+    width = 0
+    for row, length in enumerate(lengths.tolist()):
+        if rows and (len(rows) + 1) * max(width, length) > most:
+            yield input_ids[rows, :width], labels[rows, :width]
+            rows, width = [], 0
+        rows.append(row)
+        width = max(width, length)
+    yield input_ids[rows, :width], labels[rows, :width]
+
+
 class _Trainer(transformers.Trainer):
-    """transformers' Trainer with the loss above, which it keeps for the curve."""
+    """transformers' Trainer with the loss above, summed over passes, which it keeps for the curve."""
 
     last_loss: Tensor
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *_: object, **__: object) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *_: object, **__: object) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        model.train()
+        inputs = self._prepare_inputs(inputs)
         labels = inputs["labels"]
-        loss = token_losses(model, inputs["input_ids"], labels).sum() / (labels[:, 1:] != IGNORED).sum()
-        self.last_loss = loss.detach()
-        return loss
+        counted = (labels[:, 1:] != IGNORED).sum()
+        losses = []
+        for part in passes(inputs["input_ids"], labels, PASS_TOKENS.get(labels.device.type, PASS_TOKENS["cpu"])):
+            loss = token_losses(model, *part).sum() / counted
+            self.accelerator.backward(loss)
+            losses.append(loss.detach())
+        self.last_loss = torch.stack(losses).sum()
+        return self.last_loss
 
 
 class _Curve(transformers.TrainerCallback):
