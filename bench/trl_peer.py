@@ -148,8 +148,8 @@ def train(
     lap a step: generation, reward, and the rest, which is the update.
     """
     import datasets
-    from trl.trainer.grpo_config import GRPOConfig
-    from trl.trainer.grpo_trainer import GRPOTrainer
+    from trl.trainer.grpo_config import GRPOConfig  # pyright: ignore[reportMissingImports]
+    from trl.trainer.grpo_trainer import GRPOTrainer  # pyright: ignore[reportMissingImports]
 
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, *setting.ends]  # type: ignore[union-attr]
     rollouts = setting.prompts * setting.group
