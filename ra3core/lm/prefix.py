@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionLayer
 
 from ra3core.lm.lines import Tokens
 
@@ -95,9 +95,17 @@ class Prefix:
 
 
 def encode(model: torch.nn.Module, contexts: Sequence[Sequence[int]]) -> Prefix:
-    """Run contexts (each at least one token) through the model once."""
-    device = next(model.parameters()).device
+    """Run contexts (each at least one token) through the model; one that another begins with is not run itself.
+
+    Line states of one demonstration are such: the text up to the last of them is run, the others are cut out of it.
+    """
     width = max(len(context) for context in contexts) - 1
+    texts, places = _longest(contexts)
+    if width and len(texts) < len(contexts):
+        shared = _encode_shared(model, texts, places, contexts)
+        if shared is not None:
+            return shared
+    device = next(model.parameters()).device
     ids = torch.zeros((len(contexts), width), dtype=torch.long)
     mask = torch.zeros((len(contexts), width), dtype=torch.long)
     for row, context in enumerate(contexts):
@@ -114,6 +122,59 @@ def encode(model: torch.nn.Module, contexts: Sequence[Sequence[int]]) -> Prefix:
     )
     cache = output.past_key_values
     cache.layers = [_RoomyLayer.of(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return Prefix(cache, mask, last)
+
+
+def _longest(contexts: Sequence[Sequence[int]]) -> tuple[list[Tokens], list[int]]:
+    """The contexts that no other one begins with, and for each context the place of one that begins with it."""
+    order = sorted(range(len(contexts)), key=lambda i: tuple(contexts[i]), reverse=True)
+    texts: list[Tokens] = []
+    places = [0] * len(contexts)
+    for i in order:  # what begins with a context comes right ahead of it
+        context = tuple(contexts[i])
+        if not texts or texts[-1][: len(context)] != context:
+            texts.append(context)
+        places[i] = len(texts) - 1
+    return texts, places
+
+
+def _encode_shared(
+    model: torch.nn.Module, texts: Sequence[Tokens], places: Sequence[int], contexts: Sequence[Sequence[int]]
+) -> Prefix | None:
+    """The contexts cut out of the texts that begin with them; None for a model whose cache cannot be cut.
+
+    Attention's keys and values are cut by the mask. A convolution's state at a position are its last inputs there: the
+    cache is told to keep all of them, as transformers does for decoding that may be taken back.
+    """
+    cache: Any = DynamicCache(config=model.config)  # type: ignore[arg-type]
+    if not all(type(layer) in (DynamicLayer, LinearAttentionLayer) for layer in cache.layers):
+        return None
+    cache.activate_past_recording()
+    device = next(model.parameters()).device
+    ids = torch.zeros((len(texts), max(map(len, texts))), dtype=torch.long)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = torch.tensor(text)
+    model(input_ids=ids.to(device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    rows = torch.tensor(places, device=device)
+    lengths = torch.tensor([len(context) - 1 for context in contexts], device=device)
+    width = int(lengths.max())
+    layers: list[Any] = list(cache.layers)
+    for place, layer in enumerate(layers):
+        if hasattr(layer, "conv_states"):
+            if any(layer.is_recurrent_states_initialized.values()):
+                return None
+            layer.record_past = False
+            for index, states in layer.conv_states.items():
+                size = layer.conv_kernel_size[index]
+                columns = lengths[:, None] + torch.arange(size, device=device)  # of the states with `size` zeros ahead
+                padded = torch.nn.functional.pad(states, (size, 0))
+                layer.conv_states[index] = padded[rows[:, None], :, columns].transpose(1, 2).contiguous()
+        else:
+            layer.keys, layer.values = layer.keys[rows, :, :width], layer.values[rows, :, :width]
+            layers[place] = _RoomyLayer.of(layer)
+    cache.layers = layers
+    mask = (torch.arange(width, device=device) < lengths[:, None]).long()
+    last = torch.tensor([context[-1] for context in contexts], device=device)
     return Prefix(cache, mask, last)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ra3core.lm import prefix
 from ra3core.lm.likelihood import decision_log_probs, grouped_log_probs, line_log_likelihoods, token_log_probs
 from ra3core.lm.lines import LineTokenizer, think_token_ids
 from ra3core.lm.prefix import batches, continue_with, encode, gather_log_probs, next_logits
@@ -94,3 +95,32 @@ def test_batches_keep_every_index_and_the_budget(model):
     found = list(batches(lengths, model))
     assert sorted(i for batch in found for i in batch) == list(range(6))
     assert all(len(b) == 1 or len(b) * max(lengths[i] for i in b) <= 8192 for b in found)
+
+
+def test_contexts_that_others_begin_with_are_cut_out_of_them(model, monkeypatch):
+    """Logits, and gradients through the cache, are those of contexts that are run one by one."""
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.config.vocab_size
+    long, other = (tuple(torch.randint(vocabulary, (n,), generator=generator).tolist()) for n in (40, 33))
+    contexts = [long[:1], long[:2], long[:3], long, long[:17], other, other[:30], long[:17]]
+    continuations = [long[i : i + 1 + i % 4] for i in range(len(contexts))]
+    widths: list[tuple[int, int]] = []
+    forward = model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda *a, **k: (widths.append(tuple(k["input_ids"].shape)), forward(*a, **k))[1]
+    )
+
+    def run(encoded) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        logits = continue_with(model, encoded, continuations)
+        kept = [row[: len(tokens) + 1] for row, tokens in zip(logits, continuations, strict=True)]
+        model.zero_grad()
+        sum(row.log_softmax(-1)[:, 0].sum() for row in kept).backward()
+        return [row.detach() for row in kept], [p.grad.clone() for p in model.parameters()]
+
+    shared, gradients = run(encode(model, contexts))
+    assert widths[0] == (2, 40)
+    monkeypatch.setattr(prefix, "_encode_shared", lambda *_: None)  # as for a cache that cannot be cut
+    alone, expected = run(encode(model, contexts))
+    assert widths[2] == (8, 39)
+    torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradients, expected, rtol=1e-3, atol=1e-4)
