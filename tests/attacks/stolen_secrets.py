@@ -247,8 +247,8 @@ def total(xs):
 import time
 def total(xs):
     time.sleep(0.01)
-    return int(time.perf_counter_ns() % 10)
-""", partly=True),
+    return time.perf_counter_ns()
+"""),
     Attack("looks whether it is under test", """
 import sys
 def total(xs):
