@@ -89,7 +89,7 @@ def choose_tasks(file: Path, config: RLVRConfig) -> None:
     """Rewrite the file: tasks that the base model sometimes solves, sometimes not, and a quarter as many others."""
     model, tokenizer = load_model(BASE / "model"), load_tokenizer(BASE / "model")
     sampling = Sampling(config.max_new_tokens, config.temperature)
-    groups = rlvr.complete(model, tokenizer, read_tasks(file), sampling, 8, seed=1)
+    groups = rlvr.complete(model, tokenizer, read_tasks(file), sampling, 8, seed=1, batch_size=64)
     with Verifier(config.verifier, WORKERS) as verifier:
         passed = [set(judged(verifier, [(one.task, one.text) for one in group])) for group in groups]
     tasks = [group[0].task for group in groups]

@@ -185,6 +185,7 @@ class RLVRConfig(Section):
     prompts: Positive = 12  # per step
     group_size: Positive = 8
     max_new_tokens: Positive = 256
+    batch_size: Positive = 128  # completions drawn at once
     temperature: float = Field(default=1.0, gt=0)
     kl: float = Field(default=0.0, ge=0)
     clip: float = Field(default=0.2, gt=0)

@@ -22,7 +22,7 @@ from torch import Tensor
 from ra3core.corpora.demonstrations import COMMENT, Annotated, annotate
 from ra3core.lm.likelihood import decision_log_probs
 from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration, Tokens
-from ra3core.lm.prefix import Prefix, batches, continue_with, encode, gather_log_probs, next_logits
+from ra3core.lm.prefix import Prefix, Samples, batches, continue_with, encode, gather_log_probs, grouped_batches, join
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Annotation:
     """A demonstration with the rationales a policy gave it.
 
     pieces: line index -> tokens of the rationale piece, as a later reader tokenises its text. decisions: boundary ->
-    (log p(think), log p(act)) as met, nats. drawn: line index -> what was sampled. processed: tokens run.
+    (log p(think), log p(act)) as met, nats. drawn: line index -> what was sampled. processed: tokens read and
+    written, a context once for every think, however little of it is run again.
     """
 
     tokens: TokenizedDemonstration
@@ -129,39 +130,48 @@ class RationaleSampler:
 
     @torch.no_grad()
     def sample(
-        self, policy: torch.nn.Module, prefix: Prefix, stops: Sequence[int], generator: torch.Generator
+        self,
+        policy: torch.nn.Module,
+        prefix: Prefix,
+        rows: Sequence[int],
+        stops: Sequence[int],
+        generator: torch.Generator,
     ) -> tuple[list[Drawn], Tensor]:
-        """One rationale for each row of the prefix, which is used up.
+        """A rationale after row rows[i] of the prefix, which is used up, ended by the token stops[i]; for each i.
 
-        Also the decision at each row, (rows, 2): log p(think), log p(act) in nats.
+        Also the decision at each row of the prefix, (rows, 2): log p(think), log p(act) in nats.
         """
-        tokens: list[list[int]] = [[] for _ in stops]
-        totals = [0.0] * len(stops)
-        active = list(range(len(stops)))  # what each row of the prefix belongs to
+        tokens: list[list[int]] = [[] for _ in rows]
+        totals = [0.0] * len(rows)
+        active = list(range(len(rows)))  # what numbers are drawn for: some that have ended are among them
         open_ = set(active)
         decisions = torch.zeros(0)
+        samples = Samples(policy, prefix, rows)
         for k in range(self.max_tokens):
-            raw = next_logits(policy, prefix)
+            raw = samples.logits()
             if k == 0:
                 decisions = decision_log_probs(raw, self.lines.think_ids)
-            log_probs = self.constrain(raw[:, None], [stops[i] for i in active], k)[:, 0].log_softmax(-1)
+            constrained = self.constrain(raw[:, None], [stops[i] for i in samples.leaders], k)[:, 0].log_softmax(-1)
+            log_probs = constrained[samples.rows(active)]
             if self.temperature > 0:
                 chosen = torch.multinomial(log_probs.exp(), 1, generator=generator)
             else:
                 chosen = log_probs.argmax(-1, keepdim=True)
             values = log_probs.gather(1, chosen)[:, 0].tolist()
+            going: dict[int, int] = {}
             for row, (i, token) in enumerate(zip(active, chosen[:, 0].tolist(), strict=True)):
                 if i in open_:
                     tokens[i].append(token)
                     totals[i] += values[row]
                     if k >= 2 and token == stops[i]:
                         open_.discard(i)
+                    else:
+                        going[i] = token
             if not open_:
                 break
-            prefix.last = chosen[:, 0]
-            if len(open_) <= 0.7 * len(active):  # copying the cache costs less than running finished rows
-                rows = [row for row, i in enumerate(active) if i in open_]
-                prefix, active = prefix.select(rows), [active[row] for row in rows]
+            samples.extend(going)
+            if len(open_) <= 0.7 * len(active):
+                active = [i for i in active if i in open_]
         drawn = [
             Drawn(tuple(t), i not in open_, total) for i, (t, total) in enumerate(zip(tokens, totals, strict=True))
         ]
@@ -197,15 +207,14 @@ def annotate_batch(
         _Cursor(annotation, annotation.tokens.prompt) for annotation in annotations if annotation.tokens.boundaries
     ]
     prefix = encode(policy, [cursor.context for cursor in cursors]) if cursors else None
-    while cursors and prefix is not None:
-        _decide(policy, cursors, prefix, sampler, generator)
+    while prefix is not None:
+        states, prefix = _decide(policy, cursors, prefix, sampler, generator)
         cursors = [cursor for cursor in cursors if cursor.thinks]
-        if not cursors:
+        if prefix is None:
             break
-        states = [cursor.annotation.state(cursor.t) for cursor in cursors]
-        prefix = encode(policy, [state.context for state in states])
         rows = [row for row in range(len(states)) for _ in range(samples)]
-        found, _ = sampler.sample(policy, prefix.select(rows), [states[row].stop for row in rows], generator)
+        start = prefix.select(range(len(states)))
+        found, _ = sampler.sample(policy, start, rows, [states[row].stop for row in rows], generator)
         groups = [found[row * samples : (row + 1) * samples] for row in range(len(states))]
         kept = choose(states, groups) if choose is not None else [0] * len(states)
         for cursor, state, group, index in zip(cursors, states, groups, kept, strict=True):
@@ -253,12 +262,16 @@ def _decide(
     prefix: Prefix,
     sampler: RationaleSampler,
     generator: torch.Generator,
-) -> None:
-    """Move every cursor to its next think, or past its last boundary."""
+) -> tuple[list[State], Prefix | None]:
+    """Move every cursor to its next think, or past its last boundary; the states of those that think, encoded."""
     ahead = [cursor.ahead() for cursor in cursors]
     found: list[dict[int, tuple[float, float]]] = [{} for _ in cursors]
+    passes: list[tuple[list[int], Prefix]] = []
     for batch in batches([len(tokens) for tokens, _ in ahead], policy):
-        logits = continue_with(policy, prefix.select(batch), [ahead[i][0] for i in batch])
+        run = prefix.select(batch)
+        run.record()
+        logits = continue_with(policy, run, [ahead[i][0] for i in batch])
+        passes.append((batch, run))
         places = [(row, i, u, position) for row, i in enumerate(batch) for u, position in ahead[i][1].items()]
         if places:
             chosen = logits[[row for row, *_ in places], [position for *_, position in places]]
@@ -282,6 +295,32 @@ def _decide(
                 cursor.thinks = draw < 1 / (1 + math.exp(-max(min(odds, 700.0), -700.0)))
             else:
                 cursor.thinks = odds > 0
+    thinking = [i for i, cursor in enumerate(cursors) if cursor.thinks]
+    states = [cursors[i].annotation.state(cursors[i].t) for i in thinking]
+    return states, _reached(policy, passes, prefix.mask.shape[1], thinking, states) if thinking else None
+
+
+def _reached(
+    policy: torch.nn.Module,
+    passes: Sequence[tuple[list[int], Prefix]],
+    begun: int,
+    thinking: Sequence[int],
+    states: Sequence[State],
+) -> Prefix:
+    """The states' contexts, cut out of the passes that went beyond them.
+
+    passes: which cursors each has run, and what it left; begun: its width before; thinking: the states' cursors.
+    """
+    context = {i: state.context for i, state in zip(thinking, states, strict=True)}
+    parts, order = [], []
+    for batch, run in passes:
+        if rows := [row for row, i in enumerate(batch) if i in context]:
+            part = run.cut(run.mask.shape[1] - begun, rows, [context[batch[row]] for row in rows])
+            if part is None:
+                return encode(policy, [state.context for state in states])
+            parts.append(part)
+            order += [batch[row] for row in rows]
+    return join(parts).select([order.index(i) for i in thinking])
 
 
 @dataclass(frozen=True)
@@ -343,8 +382,8 @@ def _score(
         [t, *((*d.content, *s.header, *t) for d in g)] for s, g, t in zip(states, rationales, targets, strict=True)
     ]
     found: dict[int, Scores] = {}
-    sizes = [len(state.context) + sum(map(len, group)) for state, group in zip(states, texts, strict=True)]
-    for batch in batches(sizes, likelihood):
+    lengths = [[len(text) for text in group] for group in texts]
+    for batch in grouped_batches([state.context for state in states], lengths, likelihood):
         rows = [(n, i, tokens) for n in batch for i, tokens in enumerate(texts[n])]
         place = {n: k for k, n in enumerate(batch)}
         prefix = encode(likelihood, [states[n].context for n in batch])

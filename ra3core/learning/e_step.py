@@ -328,10 +328,11 @@ class _Run:
         """G rationales at each state, and log p(think), log p(act) there; the context is encoded once a state."""
         size = self.config.group_size
         rows = [i for i in range(len(states)) for _ in range(size)]
-        prefix = encode(self.trainer.model, [state.context for state in states]).select(rows)
-        found, decisions = self.sampler.sample(self.trainer.model, prefix, [states[i].stop for i in rows], generator)
+        prefix = encode(self.trainer.model, [state.context for state in states])
+        stops = [states[i].stop for i in rows]
+        found, decisions = self.sampler.sample(self.trainer.model, prefix, rows, stops, generator)
         grouped = [found[i * size : (i + 1) * size] for i in range(len(states))]
-        return grouped, [(pair[0], pair[1]) for pair in decisions[::size].tolist()]
+        return grouped, [(pair[0], pair[1]) for pair in decisions.tolist()]
 
     def rollouts(
         self, state: State, drawn: Sequence[Drawn], rewards: Sequence[float], scores: Scores

@@ -24,7 +24,7 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ra3core.lm.lines import Tokens
-from ra3core.lm.prefix import batches, continue_with, encode, gather_log_probs
+from ra3core.lm.prefix import continue_with, encode, gather_log_probs, grouped_batches
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,6 @@ class Group:
             raise ValueError("a group has a context and rollouts of at least one token each")
         if not all(math.isfinite(rollout.reward) for rollout in self.rollouts):
             raise ValueError("rewards must be finite")
-
-    @property
-    def size(self) -> int:
-        """Tokens that a pass over the group processes: the context once, merged rollouts once."""
-        return len(self.context) + sum(len(r.tokens) + len(r.suffix) for r in self.rollouts)
 
     @property
     def draws(self) -> int:
@@ -157,7 +152,7 @@ def with_reference(model: torch.nn.Module, groups: Sequence[Group], distribution
     """The groups with their tokens' log-probabilities under a frozen reference model."""
     found: list[Group] = list(groups)
     with torch.no_grad():
-        for batch in batches([group.size for group in groups], model):
+        for batch in _batches(model, groups):
             passed, tokens = _forward(model, groups, batch)
             logits = distribution(passed.logits[:, : max(map(len, tokens))], passed.rows)
             log_probs, _ = gather_log_probs(logits, tokens)
@@ -206,7 +201,7 @@ class PolicyTrainer:
         metrics.update(dict.fromkeys(("loss", "grad_norm", "entropy", "kl", "clipped", "train_tokens"), 0.0))
         if not trained:
             return metrics
-        plan = [[trained[i] for i in batch] for batch in batches([groups[n].size for n in trained], self.model)]
+        plan = [[trained[i] for i in batch] for batch in _batches(self.model, [groups[n] for n in trained])]
         tokens = sum(rollout.copies * len(rollout.tokens) for n in trained for rollout in groups[n].rollouts)
         rollouts = sum(groups[n].draws for n in trained)
         units = {"loss": 1, "entropy": tokens, "clipped": tokens, "kl": rollouts}
@@ -312,6 +307,11 @@ class PolicyTrainer:
 
     def _trainable(self) -> dict[str, torch.nn.Parameter]:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+
+def _batches(model: torch.nn.Module, groups: Sequence[Group]) -> Iterator[list[int]]:
+    lengths = [[len(rollout.tokens) + len(rollout.suffix) for rollout in group.rollouts] for group in groups]
+    return grouped_batches([group.context for group in groups], lengths, model)
 
 
 def _forward(model: torch.nn.Module, groups: Sequence[Group], batch: list[int]) -> tuple[Pass, list[Tokens]]:

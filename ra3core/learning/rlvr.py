@@ -167,10 +167,7 @@ class _Stage:
         """Sample, judge, update once; the step's metrics row."""
         started, config = time.perf_counter(), self.config
         sampling = Sampling(config.max_new_tokens, config.temperature)
-        seed = self._seed(step)
-        groups = complete(
-            self.trainer.model, self.tokenizer, tasks, sampling, config.group_size, seed, self.judge.submit
-        )
+        groups = self._complete(tasks, sampling, config.group_size, step)
         sampled = time.perf_counter()
         completions = [completion for group in groups for completion in group]
         verdicts = self.judge.verdicts(completions)
@@ -219,15 +216,7 @@ class _Stage:
         """Share of held-out completions that pass: pass@1. Every evaluation draws with the same seed."""
         config = self.config
         sampling = Sampling(config.max_new_tokens, config.eval_temperature)
-        groups = complete(
-            self.trainer.model,
-            self.tokenizer,
-            tasks,
-            sampling,
-            config.eval_samples,
-            self._seed(HELD_OUT_STEP),
-            self.judge.submit,
-        )
+        groups = self._complete(tasks, sampling, config.eval_samples, HELD_OUT_STEP)
         completions = [completion for group in groups for completion in group]
         passed = statistics.fmean(verdict.passed for verdict in self.judge.verdicts(completions))
         tokens = sum(one.processed for one in completions)
@@ -236,8 +225,11 @@ class _Stage:
         self.progress.held_out_pass.append(passed)
         return passed
 
-    def _seed(self, step: int) -> int:
-        return int(numpy.random.SeedSequence([self.context.seed, step]).generate_state(1)[0])
+    def _complete(self, tasks: Sequence[Task], sampling: Sampling, samples: int, step: int) -> list[list[Completion]]:
+        """Completions of the tasks, drawn from the run's seed and the step, and already handed to the judge."""
+        seed = int(numpy.random.SeedSequence([self.context.seed, step]).generate_state(1)[0])
+        model, batch_size = self.trainer.model, self.config.batch_size
+        return complete(model, self.tokenizer, tasks, sampling, samples, seed, batch_size, self.judge.submit)
 
 
 def read_task_folder(path: Path, held_out: int) -> tuple[list[Task], list[Task]]:
@@ -264,6 +256,7 @@ def complete(
     sampling: Sampling,
     samples: int,
     seed: int,
+    batch_size: int,
     on_completion: Callable[[Completion], Any] = lambda completion: None,
 ) -> list[list[Completion]]:
     """Sample `samples` completions of each task; `on_completion` is given each as soon as it has ended."""
@@ -276,7 +269,16 @@ def complete(
         found[i, j] = Completion(tasks[i], prompts[i], tuple(tokens), ended, text)
         on_completion(found[i, j])
 
-    generate(model, tokenizer, prompts, sampling, samples=samples, seed=seed, on_completion=keep)
+    generate(
+        model,
+        tokenizer,
+        prompts,
+        sampling,
+        samples=samples,
+        seed=seed,
+        batch_size=batch_size,
+        on_completion=keep,
+    )
     return [[found[i, j] for j in range(samples)] for i in range(len(tasks))]
 
 

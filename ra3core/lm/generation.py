@@ -2,8 +2,9 @@
 
 The distribution and the draws are those of transformers' `generate` with the same settings (a test compares them token
 for token): its logits processors, and the race of exponential variables that `torch.multinomial` runs. What is left
-out is work: a prompt is encoded once for all its samples, a new token's keys and values are written beside the old ones
-instead of copying all (ra3core/lm/prefix.py), and sequences that have ended leave the batch.
+out is work (ra3core/lm/prefix.py): a prompt is encoded once for all its samples, samples that are the same so far are
+run as one, a new token's keys and values are written beside the old ones instead of copying all, and what has ended
+leaves the batch.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ from transformers import (
 from ra3core.corpora.demonstrations import COMMENT
 from ra3core.errors import UserError
 from ra3core.lm.lines import Tokens, end_token_id, think_token_ids, token_texts
-from ra3core.lm.prefix import encode, next_logits
-
-KEPT = 0.75  # once fewer of a batch's rows are unfinished, the finished ones are dropped
+from ra3core.lm.prefix import Samples, encode
 
 
 @dataclass(frozen=True)
@@ -107,34 +106,32 @@ def _decode(
 ) -> None:
     """One completion for each prompt, all at once; `finished(row, tokens)` is called as each ends."""
     distinct = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
-    prefix = encode(model, list(distinct)).select([distinct[prompt] for prompt in prompts])
+    samples = Samples(model, encode(model, list(distinct)), [distinct[prompt] for prompt in prompts])
     tokens: list[list[int]] = [[] for _ in prompts]
-    active = list(range(len(prompts)))  # the rows that the prefix holds
-    open_ = set(active)
+    open_ = list(range(len(prompts)))
     for _ in range(sampling.max_new_tokens):
-        logits = next_logits(model, prefix)
-        scores = processors(None, logits.to(torch.float32, copy=True))  # type: ignore[arg-type]
+        scores = processors(None, samples.logits().to(torch.float32, copy=True))  # type: ignore[arg-type]
+        rows = samples.rows(open_)
         if sampling.temperature > 0:
             probabilities = scores.softmax(-1)
             if not bool(probabilities.isfinite().all()):
                 raise UserError("the model's probabilities are not finite: a weight is bad, or its training diverged")
             noise = torch.empty((len(prompts), scores.shape[1]), device=scores.device).exponential_()
-            chosen = (probabilities / noise[active]).argmax(-1)
+            chosen = (probabilities[rows] / noise[open_]).argmax(-1)
         else:
-            chosen = scores.argmax(-1)
-        for row, token in zip(active, chosen.tolist(), strict=True):
-            if row in open_:
-                tokens[row].append(token)
-                if ended(row, token):
-                    open_.discard(row)
-                    finished(row, tokens[row])
+            chosen = scores.argmax(-1)[rows]
+        going: dict[int, int] = {}
+        for row, token in zip(open_, chosen.tolist(), strict=True):
+            tokens[row].append(token)
+            if ended(row, token):
+                finished(row, tokens[row])
+            else:
+                going[row] = token
+        open_ = list(going)
         if not open_:
             return
-        prefix.last = chosen
-        if len(open_) <= KEPT * len(active):
-            kept = [place for place, row in enumerate(active) if row in open_]
-            prefix, active = prefix.select(kept), [active[place] for place in kept]
-    for row in sorted(open_):
+        samples.extend(going)
+    for row in open_:
         finished(row, tokens[row])
 
 

@@ -9,13 +9,13 @@ attention's keys and values and the convolution's last inputs; any model whose c
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionLayer
 
 from ra3core.lm.lines import Tokens
@@ -27,6 +27,8 @@ MOST = {"cpu": 2048, "cuda": 8192}
 """Tokens of one pass: on a CPU few are as fast as many, and rows of one length are padded less."""
 
 NO_TOKEN = -100  # target of padding
+
+KEPT = 0.75  # once fewer of a cache's rows are needed, the others are dropped: copying it costs less than running them
 
 ROOM = 32  # tokens of room at least that a buffer of keys and values is given
 
@@ -54,17 +56,33 @@ class _RoomyLayer(DynamicLayer):
             return super().update(key_states, value_states, *args, **kwargs)
         old = self.keys, self.values
         begin, end = old[0].shape[-2], old[0].shape[-2] + key_states.shape[-2]
-        behind = all(view is x for view, x in zip(self._views, old, strict=False)) and len(self._views) == len(old)
-        if not behind or end > self._buffers[0].shape[-2]:
+        if not self._current or end > self._buffers[0].shape[-2]:
             room = end + max(ROOM, end // 2)
             self._buffers = tuple(x.new_empty((*x.shape[:-2], room, x.shape[-1])) for x in old)
             for buffer, x in zip(self._buffers, old, strict=True):
                 buffer[..., :begin, :] = x
         for buffer, x in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[..., begin:end, :] = x
+        self._show(end)
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Copies the room too, so that the next token is written without another copy."""
+        if not self._current:
+            super().reorder_cache(beam_idx)  # type: ignore[arg-type]
+            return
+        end = self._views[0].shape[-2]
+        self._buffers = tuple(buffer.index_select(0, beam_idx) for buffer in self._buffers)
+        self._show(end)
+
+    @property
+    def _current(self) -> bool:
+        """Whether the content is what the buffers hold."""
+        return len(self._views) == 2 and self._views[0] is self.keys and self._views[1] is self.values
+
+    def _show(self, end: int) -> None:
         keys, values = (buffer[..., :end, :] for buffer in self._buffers)
         self.keys, self.values = self._views = keys, values
-        return keys, values
 
 
 @dataclass
@@ -92,6 +110,52 @@ class Prefix:
                         setattr(layer, name, dict(getattr(layer, name)))
             cache.reorder_cache(index)
         return Prefix(cache, self.mask[index], self.last[index])
+
+    def record(self) -> None:
+        """Keep, during the next pass, what `cut` needs."""
+        if self.cache is not None:
+            self.cache.activate_past_recording()
+
+    def cut(self, passed: int, rows: Sequence[int], contexts: Sequence[Sequence[int]]) -> Prefix | None:
+        """The contexts, context i being what row rows[i] begins with, cut within the `passed` tokens run last.
+
+        Those must have been recorded. Attention's keys and values are cut; a convolution's state at a position are its
+        last inputs there, all of which are kept by a cache that records, as for decoding that may be taken back.
+        None for a model whose cache cannot be cut; this prefix stays as it is.
+        """
+        if self.cache is None or not _cuttable(self.cache):
+            return None
+        device, index = self.mask.device, torch.tensor(rows, device=self.mask.device)
+        begun = self.mask.shape[1] - passed
+        lengths = torch.tensor([len(context) - 1 for context in contexts], device=device)
+        kept = lengths - self.mask[index, :begun].sum(1)  # of the tokens run last
+        valid = self.mask[index] * (torch.arange(self.mask.shape[1], device=device) < begun + kept[:, None])
+        width = int(lengths.max())
+        mask = (torch.arange(width, device=device) < lengths[:, None]).long()
+        columns = None  # of keys and values, where they do not stand side by side from the left as they are
+        if not torch.equal(valid[:, :width], mask):
+            columns = valid.argsort(dim=1, descending=True, stable=True)[:, None, :width, None]
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in cache.layers]
+        for place, layer in enumerate(cache.layers):
+            if hasattr(layer, "conv_states"):
+                if any(layer.is_recurrent_states_initialized.values()):
+                    return None
+                layer.record_past, layer.conv_states = False, dict(layer.conv_states)
+                for i, states in layer.conv_states.items():
+                    size = layer.conv_kernel_size[i]
+                    padded = pad(states, (size + passed - states.shape[-1], 0))  # nothing is ahead of a first pass
+                    at = kept[:, None] + torch.arange(size, device=device)
+                    layer.conv_states[i] = padded[index[:, None], :, at].transpose(1, 2).contiguous()
+            else:
+                layer.keys, layer.values = (
+                    x[index, :, :width]
+                    if columns is None
+                    else x[index].gather(2, columns.expand(-1, x.shape[1], -1, x.shape[3]))
+                    for x in (layer.keys, layer.values)
+                )
+                cache.layers[place] = _RoomyLayer.of(layer)
+        return Prefix(cache, mask, torch.tensor([context[-1] for context in contexts], device=device))
 
 
 def encode(model: torch.nn.Module, contexts: Sequence[Sequence[int]]) -> Prefix:
@@ -141,41 +205,82 @@ def _longest(contexts: Sequence[Sequence[int]]) -> tuple[list[Tokens], list[int]
 def _encode_shared(
     model: torch.nn.Module, texts: Sequence[Tokens], places: Sequence[int], contexts: Sequence[Sequence[int]]
 ) -> Prefix | None:
-    """The contexts cut out of the texts that begin with them; None for a model whose cache cannot be cut.
-
-    Attention's keys and values are cut by the mask. A convolution's state at a position are its last inputs there: the
-    cache is told to keep all of them, as transformers does for decoding that may be taken back.
-    """
-    cache: Any = DynamicCache(config=model.config)  # type: ignore[arg-type]
-    if not all(type(layer) in (DynamicLayer, LinearAttentionLayer) for layer in cache.layers):
+    """The contexts cut out of the texts that begin with them; None for a model whose cache cannot be cut."""
+    cache = DynamicCache(config=model.config)  # type: ignore[arg-type]
+    if not _cuttable(cache):
         return None
     cache.activate_past_recording()
     device = next(model.parameters()).device
     ids = torch.zeros((len(texts), max(map(len, texts))), dtype=torch.long)
     for row, text in enumerate(texts):
         ids[row, : len(text)] = torch.tensor(text)
-    model(input_ids=ids.to(device), past_key_values=cache, use_cache=True, logits_to_keep=1)
-    rows = torch.tensor(places, device=device)
-    lengths = torch.tensor([len(context) - 1 for context in contexts], device=device)
-    width = int(lengths.max())
-    layers: list[Any] = list(cache.layers)
-    for place, layer in enumerate(layers):
+    ids = ids.to(device)
+    model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return Prefix(cache, torch.ones_like(ids), ids[:, -1]).cut(ids.shape[1], places, contexts)
+
+
+def _cuttable(cache: Any) -> bool:
+    """Whether all of the model's state after a text holds its state after every beginning of it."""
+    return all(type(layer) in (DynamicLayer, _RoomyLayer, LinearAttentionLayer) for layer in cache.layers)
+
+
+def join(prefixes: Sequence[Prefix]) -> Prefix:
+    """The rows of prefixes that `Prefix.cut` made, one prefix after the other."""
+    width = max(prefix.mask.shape[1] for prefix in prefixes)
+
+    def widened(values: Tensor, dimension: int) -> Tensor:
+        ahead = [0, 0] * (values.dim() - 1 - dimension)
+        return pad(values, (*ahead, 0, width - values.shape[dimension]))
+
+    first = prefixes[0]
+    cache = copy.copy(first.cache)
+    cache.layers = []
+    for layers in zip(*(prefix.cache.layers for prefix in prefixes), strict=True):
+        layer = copy.copy(layers[0])
         if hasattr(layer, "conv_states"):
-            if any(layer.is_recurrent_states_initialized.values()):
-                return None
-            layer.record_past = False
-            for index, states in layer.conv_states.items():
-                size = layer.conv_kernel_size[index]
-                columns = lengths[:, None] + torch.arange(size, device=device)  # of the states with `size` zeros ahead
-                padded = torch.nn.functional.pad(states, (size, 0))
-                layer.conv_states[index] = padded[rows[:, None], :, columns].transpose(1, 2).contiguous()
+            layer.conv_states = {i: torch.cat([each.conv_states[i] for each in layers]) for i in layer.conv_states}
         else:
-            layer.keys, layer.values = layer.keys[rows, :, :width], layer.values[rows, :, :width]
-            layers[place] = _RoomyLayer.of(layer)
-    cache.layers = layers
-    mask = (torch.arange(width, device=device) < lengths[:, None]).long()
-    last = torch.tensor([context[-1] for context in contexts], device=device)
-    return Prefix(cache, mask, last)
+            layer.keys = torch.cat([widened(each.keys, 2) for each in layers])
+            layer.values = torch.cat([widened(each.values, 2) for each in layers])
+        cache.layers.append(layer)
+    mask = torch.cat([widened(prefix.mask, 1) for prefix in prefixes])
+    return Prefix(cache, mask, torch.cat([prefix.last for prefix in prefixes]))
+
+
+class Samples:
+    """Sequences drawn token by token after encoded contexts; those that are the same so far are run as one row."""
+
+    def __init__(self, model: torch.nn.Module, prefix: Prefix, rows: Sequence[int]) -> None:
+        """rows: where in the prefix, which is used up, each sequence begins."""
+        self._model, self._prefix = model, prefix
+        self._row = dict(enumerate(rows))  # of every sequence that goes on
+        self.leaders = [rows.index(row) for row in range(len(prefix.last))]
+        """A sequence of each row."""
+
+    def logits(self) -> Tensor:
+        """Logits (rows, vocabulary) of the next token."""
+        return next_logits(self._model, self._prefix)
+
+    def rows(self, sequences: Sequence[int]) -> list[int]:
+        """The sequences' rows; any row for one that has ended."""
+        return [self._row.get(i, 0) for i in sequences]
+
+    def extend(self, chosen: Mapping[int, int]) -> None:
+        """Go on with these sequences, each by its token; the others have ended."""
+        found: dict[tuple[int, int], int] = {}  # row and token -> the first sequence of what becomes a row
+        for i, token in chosen.items():
+            found.setdefault((self._row[i], token), i)
+        size, parents = len(self._prefix.last), [row for row, _ in found]
+        last = [token for _, token in found]
+        if len(set(parents)) == len(parents) > KEPT * size:
+            tokens = dict(list(found))  # row -> token
+            last = [tokens.get(row, 0) for row in range(size)]
+            self._row = {i: self._row[i] for i in chosen}
+        else:
+            places = {key: place for place, key in enumerate(found)}
+            self._row = {i: places[self._row[i], token] for i, token in chosen.items()}
+            self._prefix, self.leaders = self._prefix.select(parents), list(found.values())
+        self._prefix.last = torch.tensor(last, device=self._prefix.last.device)
 
 
 def continue_with(model: torch.nn.Module, prefix: Prefix, continuations: Sequence[Sequence[int]]) -> Tensor:
@@ -229,9 +334,7 @@ def gather_log_probs(logits: Tensor, tokens: Sequence[Tokens | Sequence[int]]) -
 
 def batches(lengths: Sequence[int], model: torch.nn.Module, most: int | None = None) -> Iterator[list[int]]:
     """Indices in batches of similar length, longest first; a padded batch stays within the budget of logits."""
-    vocabulary: int = model.config.vocab_size  # type: ignore[union-attr,assignment]
-    device = next(model.parameters()).device.type
-    tokens = min(most or MOST.get(device, MOST["cpu"]), BUDGET.get(device, BUDGET["cpu"]) // vocabulary)
+    tokens = _most(model, most)
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
@@ -240,3 +343,40 @@ def batches(lengths: Sequence[int], model: torch.nn.Module, most: int | None = N
         batch.append(i)
     if batch:
         yield batch
+
+
+def grouped_batches(
+    contexts: Sequence[Sequence[int]], lengths: Sequence[Sequence[int]], model: torch.nn.Module
+) -> Iterator[list[int]]:
+    """Indices of contexts in batches, of which each context has continuations of these lengths.
+
+    Contexts that are encoded together stay together, those with the longest continuations come first; a batch stays
+    within the budget of logits, padding and contexts counted.
+    """
+    tokens = _most(model)
+    texts, places = _longest(contexts)
+    longest = [0] * len(texts)
+    for place, group in zip(places, lengths, strict=True):
+        longest[place] = max(longest[place], *group)
+    batch: list[int] = []
+    encoded: set[int] = set()
+    rows = width = deepest = 0
+    for i in sorted(range(len(contexts)), key=lambda i: (-longest[places[i]], places[i])):
+        place = places[i]
+        rows, width = rows + len(lengths[i]), max(width, *lengths[i])
+        deepest = max(deepest, len(texts[place]))
+        if batch and rows * width + len(encoded | {place}) * deepest > tokens:
+            yield batch
+            batch, encoded = [], set()
+            rows, width, deepest = len(lengths[i]), max(lengths[i]), len(texts[place])
+        batch.append(i)
+        encoded.add(place)
+    if batch:
+        yield batch
+
+
+def _most(model: torch.nn.Module, most: int | None = None) -> int:
+    """Tokens of one pass."""
+    vocabulary: int = model.config.vocab_size  # type: ignore[union-attr,assignment]
+    device = next(model.parameters()).device.type
+    return min(most or MOST.get(device, MOST["cpu"]), BUDGET.get(device, BUDGET["cpu"]) // vocabulary)

@@ -17,7 +17,7 @@ from ra3core.learning.annotation import (
 )
 from ra3core.lm.likelihood import line_log_likelihoods
 from ra3core.lm.lines import LineTokenizer
-from ra3core.lm.prefix import encode
+from ra3core.lm.prefix import Prefix, encode
 
 
 @pytest.fixture
@@ -41,8 +41,11 @@ def plain(model, tokens):
     return logits.log_softmax(-1).gather(1, torch.tensor(tokens[1:])[:, None])[:, 0].detach()
 
 
-def test_annotation_decides_in_order_and_keeps_every_expert_byte(model, lines, demonstrations):
+@pytest.mark.parametrize("cuttable", [True, False])
+def test_annotation_decides_in_order_and_keeps_every_expert_byte(model, lines, demonstrations, monkeypatch, cuttable):
     """Decisions equal those of full passes over the final text: each boundary saw all earlier rationales, no later."""
+    if not cuttable:  # a model whose cache cannot be taken back
+        monkeypatch.setattr(Prefix, "cut", lambda *_: None)
     model = eager(model, lines)
     tokens = [lines.demonstration(d) for d in demonstrations[:6]]
     found = annotate_batch(model, tokens, sampler_of(lines, model), torch.Generator().manual_seed(0))
@@ -87,7 +90,7 @@ def test_sampled_rationales_obey_the_constraint_and_report_their_probability(mod
             model.lm_head.weight[stop] *= 3
     prefix = encode(model, [state.context for state in states])
     rows = [i for i in range(len(states)) for _ in range(8)]
-    drawn, decisions = sampler.sample(model, prefix.select(rows), [stops[i] for i in rows], torch.Generator())
+    drawn, decisions = sampler.sample(model, prefix, rows, [stops[i] for i in rows], torch.Generator())
     assert {d.terminated for d in drawn} == {True, False}
     banned = {*lines.newline_ids, *lines.think_ids, *lines.tokenizer.all_special_ids}
     for i, d in zip(rows, drawn, strict=True):
@@ -100,7 +103,7 @@ def test_sampled_rationales_obey_the_constraint_and_report_their_probability(mod
         total = float(log_probs.gather(1, torch.tensor(d.tokens)[:, None]).sum())
         assert d.log_prob == pytest.approx(total, abs=1e-3)
         torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(len(d.tokens)))
-    assert decisions.shape == (len(rows), 2)
+    assert decisions.shape == (len(states), 2)
 
 
 def test_scores_are_log_likelihoods_of_the_same_expert_tokens(model, lines, demonstrations):

@@ -151,7 +151,7 @@ def test_training_raises_the_expected_reward():
     for _ in range(15):
         metrics = trainer.step(exhaustive_groups(model, 1.0, 0.5))
     assert expected() > before + 1
-    assert metrics["train_tokens"] == 2 * sum(g.size for g in exhaustive_groups(model, 1.0, 0.5))
+    assert metrics["train_tokens"] == 2 * sum(g.tokens for g in exhaustive_groups(model, 1.0, 0.5))
 
 
 def test_groups_without_spread_change_nothing():

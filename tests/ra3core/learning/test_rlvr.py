@@ -210,7 +210,9 @@ def test_a_program_is_judged_once_unless_the_machine_may_have_had_a_part_in_the_
 def test_completions_are_told_of_as_they_end(base: Path) -> None:
     tokenizer, model = load_tokenizer(base / "model"), load_model(base / "model")
     told: list[Completion] = []
-    groups = complete(model, tokenizer, TASKS[:3], Sampling(8, 1.0), 4, seed=0, on_completion=told.append)
+    groups = complete(
+        model, tokenizer, TASKS[:3], Sampling(8, 1.0), 4, seed=0, batch_size=12, on_completion=told.append
+    )
     assert sorted(map(id, told)) == sorted(id(one) for group in groups for one in group)
     assert [len(group) for group in groups] == [4] * 3
 
@@ -218,9 +220,9 @@ def test_completions_are_told_of_as_they_end(base: Path) -> None:
 def test_completions_join_their_prompt(base: Path) -> None:
     tokenizer, model = load_tokenizer(base / "model"), load_model(base / "model")
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
-    groups = complete(model, tokenizer, TASKS, Sampling(8, 0.0), 1, seed=0)
+    groups = complete(model, tokenizer, TASKS, Sampling(8, 0.0), 1, seed=0, batch_size=64)
     assert {one.text for group in groups for one in group} <= {COMPLETION, COMPLETION.replace("2", "1")}
     assert all(one.ended and one.source.startswith(one.task.prompt) for group in groups for one in group)
     assert [group[0].task.id for group in groups] == [task.id for task in TASKS]
-    short = complete(model, tokenizer, TASKS[:1], Sampling(2, 0.0), 1, seed=0)[0][0]
+    short = complete(model, tokenizer, TASKS[:1], Sampling(2, 0.0), 1, seed=0, batch_size=1)[0][0]
     assert not short.ended and len(short.tokens) == 2 and short.processed == len(short.prompt) + 2

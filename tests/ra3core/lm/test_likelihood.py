@@ -6,7 +6,7 @@ import torch
 from ra3core.lm import prefix
 from ra3core.lm.likelihood import decision_log_probs, grouped_log_probs, line_log_likelihoods, token_log_probs
 from ra3core.lm.lines import LineTokenizer, think_token_ids
-from ra3core.lm.prefix import batches, continue_with, encode, gather_log_probs, next_logits
+from ra3core.lm.prefix import batches, continue_with, encode, gather_log_probs, grouped_batches, next_logits
 
 
 def plain(model, tokens):
@@ -124,3 +124,56 @@ def test_contexts_that_others_begin_with_are_cut_out_of_them(model, monkeypatch)
     assert widths[2] == (8, 39)
     torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(gradients, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_contexts_are_cut_out_of_a_recorded_pass_and_joined(model):
+    """As the contexts encoded anew, from passes of two widths, and again after another pass."""
+    generator = torch.Generator().manual_seed(1)
+    texts = [tuple(torch.randint(model.config.vocab_size, (n,), generator=generator).tolist()) for n in (50, 30, 41)]
+    begun = encode(model, [texts[0][:6], texts[1][:9], texts[2][:2]])
+    with torch.no_grad():
+        for lengths in ((8, 9, 5), (20, 26, 6)):
+            parts = []
+            for rows in ([2, 0], [1]):
+                run = begun.select(rows)
+                run.record()
+                contexts = [texts[row][: int(begun.mask[row].sum()) + 1] for row in rows]
+                ahead = [texts[row][len(context) :] for row, context in zip(rows, contexts, strict=True)]
+                continue_with(model, run, ahead)
+                cut = [texts[row][: lengths[row]] for row in rows]
+                passed = run.mask.shape[1] - begun.mask.shape[1]
+                parts.append(run.cut(passed, list(range(len(rows))), cut))
+            begun = prefix.join(parts).select([1, 2, 0])
+            contexts = [text[:length] for text, length in zip(texts, lengths, strict=True)]
+            assert begun.mask.sum(1).tolist() == [length - 1 for length in lengths]
+            found = continue_with(model, begun.select(range(3)), [(7, 8)] * 3)
+            torch.testing.assert_close(found, continue_with(model, encode(model, contexts), [(7, 8)] * 3))
+
+
+def test_sequences_that_are_the_same_so_far_are_one_row(model, programs):
+    contexts = [programs[0][0], programs[1][0]]
+    with torch.no_grad():
+        samples = prefix.Samples(model, encode(model, contexts), [0, 0, 0, 1])
+        taken: list[list[int]] = [[], [], [], []]
+        steps = [
+            ((5, 5, 6, 5), 2),
+            ((9, 9, 7, 3), 3),
+            ((2, 4, 1, 2), 3),
+            ((None, 8, None, 8), 4),
+            ((None, 3, None, 1), 2),
+        ]
+        for tokens, rows in steps:
+            logits = samples.logits()
+            assert len(logits) == rows
+            alive = [i for i, token in enumerate(tokens) if token is not None]
+            for i, row in zip(alive, samples.rows(alive), strict=True):
+                [expected] = continue_with(model, encode(model, [contexts[i // 3]]), [taken[i]])[:, len(taken[i])]
+                torch.testing.assert_close(logits[row], expected, rtol=1e-4, atol=1e-4)
+                taken[i].append(tokens[i])
+            samples.extend({i: tokens[i] for i in alive})
+
+
+def test_grouped_batches_keep_families_together(model):
+    contexts = [(1, 2, 3), (4,) * 700, (1, 2), (1, 2, 3, 4), (5,) * 600]
+    lengths = [[5, 6], [30] * 20, [6], [2], [40] * 20]
+    assert [sorted(batch) for batch in grouped_batches(contexts, lengths, model)] == [[4], [1], [0, 2, 3]]
