@@ -137,3 +137,14 @@ def test_fewer_failures_cost_each_rule_what_the_page_says() -> None:
         needed = family(np.random.default_rng(6), options=64, size=size, sigma=sigma, runs=20_000)
         found = np.polyfit(-np.log(deltas), [enough(needed, delta) for delta in deltas], 1)[0]
         assert found == pytest.approx(slope, rel=0.15)
+
+
+def test_elimination_needs_a_constant_share_of_the_rate_unless_failures_are_rare() -> None:
+    """(1 - sigma) / 4 of it for delta from 1 / |Z| to 1/2 and |Z| >= k^2; towards 1 / k as delta falls."""
+    for size, sigma in product((1, 2, 3, 5, 8), (0.01, 0.1, 0.3)):
+        for options in (max(4, size**2), max(4, size**2) * 4, 1000):
+            for delta in (1 / options, options**-0.5, 0.5):
+                rate = pruning.paper_bound(size, options, sigma, delta)
+                assert hardest.lock_needed(options, size, sigma, delta) >= (1 - sigma) / 4 * rate
+    rare = hardest.lock_needed(64, 8, 0.01, 1e-200) / pruning.paper_bound(8, 64, 0.01, 1e-200)
+    assert rare == pytest.approx(1 / 8, rel=0.1)
