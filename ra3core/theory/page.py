@@ -79,7 +79,7 @@ def _growth(results: dict[str, Any]) -> Table:
         rows.append(
             (
                 rule,
-                f"{abs(found['slope_in_log_options']):.2f}",
+                f"{found['slope_in_log_options']:.2f}",
                 f"{found['exponent_in_size']:.2f}",
                 f"{found['exponent_in_1_over_sigma']:.2f}",
                 f"{found['slope_in_log_1_over_delta']:.2f}",
