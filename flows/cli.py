@@ -209,6 +209,20 @@ def promote(
 
 
 @app.command()
+def theory(
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where page, figures and numbers go.")] = None,
+) -> None:
+    """Measure the paper's bounds on finite decision processes; less than a minute, into reports/theory."""
+    if seed < 0:
+        raise UserError(f"--seed: expected at least 0, found {seed}")
+    folder = out or environment.runtime().root / "reports" / "theory"
+    from flows.theory import theory as measure
+
+    measure(folder, seed)
+
+
+@app.command()
 def config(preset: Preset = "demo", set_: Set = None) -> None:
     """Print the resolved configuration as YAML, which --preset takes again."""
     print(as_yaml(load(preset, set_ or [])), end="")

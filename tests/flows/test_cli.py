@@ -97,6 +97,9 @@ BAD = {
         "mbpp: /no/f: no such",
     ),
     "run on a benchmark twice": (("run", "--set", "evaluation.benchmarks=mbpp,mbpp"), "mbpp is listed twice"),
+    "theory into a file": (("theory", "--out", "FILE"), "--out FILE: a file is in the way"),
+    "theory below a file": (("theory", "--out", "FILE/theory"), "a file is in the way"),
+    "theory of a negative seed": (("theory", "--seed", "-1"), "--seed: expected at least 0"),
     "config of no preset": (("config", "--preset", "missing.yaml"), "missing.yaml"),
 }
 
@@ -147,7 +150,14 @@ def test_config_prints_what_preset_takes(monkeypatch, capsys, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--help"], ["grade", "--help"], ["evaluate", "--help"], ["run", "--preset", "nope"]],
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["grade", "--help"],
+        ["evaluate", "--help"],
+        ["theory", "--help"],
+        ["run", "--preset", "nope"],
+    ],
 )
 def test_help_and_errors_import_nothing_slow(arguments: list[str]) -> None:
     code = (
