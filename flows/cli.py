@@ -185,6 +185,52 @@ def grade(
 
 
 @app.command()
+def abstractions(
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN_OR_FOLDER", help="A run in reports/, such as latest, or a bootstrap's artifact."),
+    ],
+    seed: Annotated[int | None, typer.Option(help="Of a run of several; the first by default.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where page and tables go.")] = None,
+    preset: Preset = "demo",
+    set_: Set = None,
+) -> None:
+    """Write a page of the rationales that a run discovered: how often, over how many lines, what they gained."""
+    config = load(preset, set_ or [])
+    runtime = environment.runtime()
+    environment.prepare(runtime.root)
+    from flows.analysis import abstractions as browse
+
+    browse(run, seed, out, config, runtime)
+
+
+@app.command()
+def calibrate(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_OR_MODEL", help="A run in reports/, an E-step's artifact, a model folder or hub name."
+        ),
+    ],
+    demonstrations: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="With a model: embedded, python:FOLDER, parquet:FILE, ...")
+    ] = None,
+    think_rate: Annotated[float, typer.Option(help="Share of line boundaries that should think.")] = 0.3,
+    seed: Annotated[int | None, typer.Option(help="Of a run of several, or of the draws.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where curve and tables go.")] = None,
+    preset: Preset = "demo",
+    set_: Set = None,
+) -> None:
+    """Propose the think penalty c for a think rate, from what rationales gain on demonstrations."""
+    config = load(preset, set_ or [])
+    runtime = environment.runtime()
+    environment.prepare(runtime.root)
+    from flows.analysis import calibrate as propose
+
+    propose(run, demonstrations, think_rate, seed, out, config, runtime)
+
+
+@app.command()
 def sync() -> None:
     """Send the MLflow server what it did not take while it was away (mlflow/outbox)."""
     runtime = environment.runtime()

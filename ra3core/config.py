@@ -331,6 +331,25 @@ class ReportConfig(Section):
     mlflow_runs: dict[str, str] = {}  # input name such as "ntp/0" -> run id
 
 
+class AnalysisConfig(Section):
+    """What is measured of an arm beside pass@k (docs/analysis.md)."""
+
+    demonstrations: Positive = 64  # held-out ones whose boundaries are measured, at most
+    boundaries: Positive = 128  # of these, where whole lines are sampled
+    lines: Positive = 16  # sampled at each, given act, given think, and after each of the latter
+    line_tokens: Positive = 48  # length cap of a sampled line
+    nucleus: Rate = 0.9  # mass that the effective action set holds
+    scored: Positive = 4_000  # rationales whose gain is measured, at most; all are counted
+    examples: NonNegative = 3  # of each rationale on its page
+    gamma: Rate = 0.95  # discount a line: a horizon of 1 / (1 - gamma) = 20 lines, about a program of the suite
+    epsilon: Rate = 0.1  # of the predicted iterations: how far from the best value, rewards being at most 1
+    levels: list[Share] = Field(default=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9], min_length=1)  # of RLVR's rates
+    think_rate: Rate = 0.3  # share of boundaries that the proposed c should think at
+    resamples: Positive = 1_000  # bootstrap draws of demonstrations behind every interval
+    e_step: EStepConfig = EStepConfig()  # how gains are measured; a run fills in its own section
+    held_out: Share = 0.05  # of the demonstrations; a run fills in m_step's
+
+
 class RegistryConfig(Section):
     """The registered model, and what it takes to become its champion (docs/registry.md)."""
 
@@ -358,6 +377,7 @@ class RunConfig(Section):
     verifier: VerifierConfig = VerifierConfig()
     report: ReportConfig = ReportConfig()
     registry: RegistryConfig = RegistryConfig()
+    analysis: AnalysisConfig = AnalysisConfig()
 
 
 class RuntimeConfig(Section):
