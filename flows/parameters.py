@@ -31,7 +31,10 @@ def plain(schema: dict[str, Any]) -> None:
 
 
 Preset = Annotated[str, Field(description="A name in configs/, such as demo or smoke, or the path of a YAML file.")]
-Seeds = Annotated[int, Field(ge=1, description="How many seeds to run, from the configured one on; one report.")]
+Seeds = Annotated[
+    int | None,
+    Field(ge=1, description="How many seeds to run, from the configured one on; one report. The preset's by default."),
+]
 Overrides = Annotated[
     list[str], Field(description="Any value of the configuration as section.key=value, such as e_step.window=4.")
 ]
@@ -42,7 +45,7 @@ Runtime = Annotated[
     RuntimeConfig | None,
     Field(description="Where and how stages execute; left out, as the worker's RA3_* variables say."),
 ]
-Rl = Annotated[bool, Field(description="With RLVR from NTP and from RA3.")]
+Rl = Annotated[bool, Field(description="With RLVR from the arms that the preset says, such as NTP and RA3.")]
 
 
 class Settings(BaseModel):
@@ -88,6 +91,11 @@ class Settings(BaseModel):
         }
         values = self.model_dump()
         return [f"{names[name]}={json.dumps(value)}" for name, value in values.items()]
+
+
+def number(seeds: int | None) -> list[str]:
+    """A flow's `seeds` as `ra3core.config.load` takes it."""
+    return [] if seeds is None else [f"seeds={seeds}"]
 
 
 AS_PRESET, NONE = Settings(), list[str]()  # defaults, never changed
