@@ -23,7 +23,9 @@ def data(session: Session) -> State[Artifact]:
     """
     if session.config.suite == "generated":
         function = StageFunction("ra3core.corpora.suite.stage", "generate_suite")
-        return session.stage("suite", function, session.config.data, {}, label="data", seed=session.config.data.seed)
+        state = session.stage("suite", function, session.config.data, {}, label="data", seed=session.config.data.seed)
+        session.tracking.dataset("labelled-steps", state.data.digest, state.data.path, "suite")
+        return state
     config, root = session.config.data, session.runtime.root
     if there := (root / "data").is_dir():
         artifact = version(config, root, StageLog())
