@@ -32,8 +32,8 @@ def tuned(
     tune_<arm>_rlvr. others: is given the trials. Without tuning the rates are the configuration's.
     """
     config, tuning = session.config, session.config.tuning
-    m_step: Rates = config.arms.m_step_learning_rates
-    rlvr: Rates = config.arms.rlvr_learning_rates
+    m_step: Rates = {**config.arms.m_step_learning_rates}
+    rlvr: Rates = {**config.arms.rlvr_learning_rates}
     if not tuning.seeds:
         return m_step, rlvr
     first = config.seed

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -71,11 +70,14 @@ def made(root: Path, kind: str) -> list[Artifact]:
 def test_every_arm_runs_and_a_second_run_finds_everything(finished) -> None:
     root, preset, printed = finished
     arms = load(str(preset)).arms
-    kinds = Counter(artifact.stage for artifact in Store(root / "artifacts").artifacts())
-    assert kinds["tune"] == len(arms.mid_trained) + len(arms.rlvr)
-    assert kinds["base"] == 2  # of the seed, and of the tuning's
+    tuned = [*arms.mid_trained, *arms.after_rlvr]
+    expected = {f"evaluate_{arm}/0" for arm in arms.names} | {f"tune_{arm}/0" for arm in tuned}
+    (report,) = made(root, "report")
+    assert expected <= set(report.manifest.inputs)
+    assert len(made(root, "base")) == 2  # of the seed, and of the tuning's
+    assert all(one.metrics["chosen"] in (1e-3, 1e-4) for one in made(root, "tune"))
     again = run(root, preset)
-    assert " 0 stages run" in again, again[-500:]
+    assert "\n0 stages run" in again, again[-500:]
     assert "Report: " in printed
 
 

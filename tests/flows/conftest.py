@@ -29,8 +29,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, new_checkout) -> Path:
 
 @pytest.fixture(scope="module")
 def run_flow(checkout: Path) -> Iterator[Callable]:
-    """run_flow(flow, *overrides, **parameters) with the smoke preset or a grid's, small data and fake stages; one server
-    for a module."""
+    """run_flow(flow, *overrides, **parameters) with the smoke preset or a grid's, small data and fake stages; one
+    server for a module."""
     before = dict(os.environ)
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         patch.setenv("PREFECT_HOME", str(checkout / ".cache" / "prefect"))  # no two servers migrate one database
