@@ -299,6 +299,9 @@ def settings(folder: Path) -> RunConfig:
         raise UserError(f"{path}: rounds is {config.rounds}, expected 1: dvc.yaml lists one round, `ra3 run` does more")
     if config.seeds != 1:
         raise UserError(f"{path}: seeds is {config.seeds}, expected 1: dvc.yaml lists one seed, `ra3 run` does more")
+    for section in ("arms", "tuning"):
+        if getattr(config, section) != getattr(RunConfig(), section):
+            raise UserError(f"{path}: {section}: dvc.yaml lists the demo's arms at given rates, `ra3 run` does others")
     return config
 
 

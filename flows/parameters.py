@@ -6,7 +6,14 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    model_serializer,
+)
 from pydantic.fields import FieldInfo
 
 from ra3core.config import RuntimeConfig
@@ -34,6 +41,7 @@ Preset = Annotated[str, Field(description="A name in configs/, such as demo or s
 Seeds = Annotated[
     int | None,
     Field(ge=1, description="How many seeds to run, from the configured one on; one report. The preset's by default."),
+    WithJsonSchema({"type": "integer", "minimum": 1}),  # for a form: a number that may stay empty
 ]
 Overrides = Annotated[
     list[str], Field(description="Any value of the configuration as section.key=value, such as e_step.window=4.")

@@ -6,6 +6,8 @@ The paper's data are public corpora; ours is the embedded suite (ra3core/corpora
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect import State
 from prefect.states import Completed
 
@@ -23,7 +25,8 @@ def data(session: Session) -> State[Artifact]:
     """
     if session.config.suite == "generated":
         function = StageFunction("ra3core.corpora.suite.stage", "generate_suite")
-        state = session.stage("suite", function, session.config.data, {}, label="data", seed=session.config.data.seed)
+        config = session.config.data
+        state: Any = session.stage("suite", function, config, {}, label="data", seed=config.seed)
         session.tracking.dataset("labelled-steps", state.data.digest, state.data.path, "suite")
         return state
     config, root = session.config.data, session.runtime.root
