@@ -47,7 +47,9 @@ def run(
     preset: Preset = "demo",
     set_: Set = None,
     seed: Annotated[int | None, typer.Option(help="First seed; the preset's by default.")] = None,
-    seeds: Annotated[int, typer.Option(help="Run the pipeline for so many seeds, one report over all.")] = 1,
+    seeds: Annotated[
+        int | None, typer.Option(help="How many seeds, one report over all; the preset's by default.")
+    ] = None,
     demonstrations: Annotated[
         str | None,
         typer.Option(metavar="SOURCE", help="embedded, python:FOLDER, parquet:FILE or hub:NAME (corpus.source)."),
@@ -65,13 +67,13 @@ def run(
     overrides = list(set_ or [])
     if seed is not None:
         overrides.append(f"seed={seed}")
+    if positive("seeds", seeds) is not None:
+        overrides.append(f"seeds={seeds}")
     config = load(preset, overrides)
     source = absolute(demonstrations or config.corpus.source)
     if source != config.corpus.source:
         overrides.append(f"corpus.source={json.dumps(source)}")  # a path may hold what YAML reads as something else
         config = load(preset, overrides)
-    if seeds < 1:
-        raise UserError(f"--seeds: expected at least 1, found {seeds}")
     if any(entry.name != EMBEDDED for entry in config.evaluation.benchmarks):
         from flows.evaluation import check_entries
 
@@ -83,10 +85,33 @@ def run(
 
         ready()
         flow = pipeline.with_options(task_runner=runner_of(runtime), flow_run_name=config.name)
-        outcome = flow(preset=preset, overrides=overrides, seeds=seeds, refresh=refresh or [], runtime=runtime)
+        outcome = flow(preset=preset, overrides=overrides, refresh=refresh or [], runtime=runtime)
     from flows.results import show
 
     show(outcome)
+
+
+@app.command()
+def sweep(
+    grid: Annotated[Path, typer.Argument(help="The YAML file of a grid, such as configs/sweeps/e_step_rl.yaml.")],
+    set_: Set = None,
+    rl: Annotated[bool, typer.Option("--rl", help="With RLVR too.")] = False,
+    refresh: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run it again at every point.")] = None,
+    workers: Workers = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, or some to share out: cuda:0,cuda:1.")] = None,
+) -> None:
+    """Run the comparison at every point of a grid; what points share is run once, and a killed sweep goes on."""
+    from ra3core.grid import read_grid
+
+    read_grid(grid).points(set_ or [])
+    runtime = environment.runtime(workers=workers, device=device)
+    with environment.prefect_api(runtime.root) as ready:
+        from flows.sweep import grid_sweep
+
+        ready()
+        flow = grid_sweep.with_options(flow_run_name=grid.stem)
+        file = flow(grid=str(grid.resolve()), overrides=set_ or [], refresh=refresh or [], runtime=runtime, rl=rl)
+    print(f"Points: {file}")
 
 
 @app.command()

@@ -202,7 +202,7 @@ class Pipeline:
         made |= {f"{LABELS.get(name, name)}/{self.config.seed}": self.input(name) for name in BUILT}
         made |= {f"{one.label}/{self.config.seed}": one.artifact for one in self._evaluated()}
         tracking: StageTracking = self.session.tracking  # pyright: ignore[reportAssignmentType]
-        with track(self.session, seeds=1, flow="dvc"):
+        with track(self.session, flow="dvc"):
             tracking.dataset("labelled-steps", made["data"].digest, made["data"].path, "suite")
             tracking.adopt({name: self._in_store(artifact) for name, artifact in made.items()})
             commit = environment.commit(self.folder.parent)
@@ -297,6 +297,11 @@ def settings(folder: Path) -> RunConfig:
     config = load(str(path))
     if config.rounds != 1:
         raise UserError(f"{path}: rounds is {config.rounds}, expected 1: dvc.yaml lists one round, `ra3 run` does more")
+    if config.seeds != 1:
+        raise UserError(f"{path}: seeds is {config.seeds}, expected 1: dvc.yaml lists one seed, `ra3 run` does more")
+    for section in ("arms", "tuning"):
+        if getattr(config, section) != getattr(RunConfig(), section):
+            raise UserError(f"{path}: {section}: dvc.yaml lists the demo's arms at given rates, `ra3 run` does others")
     return config
 
 

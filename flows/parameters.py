@@ -6,7 +6,14 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    model_serializer,
+)
 from pydantic.fields import FieldInfo
 
 from ra3core.config import RuntimeConfig
@@ -31,7 +38,11 @@ def plain(schema: dict[str, Any]) -> None:
 
 
 Preset = Annotated[str, Field(description="A name in configs/, such as demo or smoke, or the path of a YAML file.")]
-Seeds = Annotated[int, Field(ge=1, description="How many seeds to run, from the configured one on; one report.")]
+Seeds = Annotated[
+    int | None,
+    Field(ge=1, description="How many seeds to run, from the configured one on; one report. The preset's by default."),
+    WithJsonSchema({"type": "integer", "minimum": 1}),  # for a form: a number that may stay empty
+]
 Overrides = Annotated[
     list[str], Field(description="Any value of the configuration as section.key=value, such as e_step.window=4.")
 ]
@@ -42,7 +53,7 @@ Runtime = Annotated[
     RuntimeConfig | None,
     Field(description="Where and how stages execute; left out, as the worker's RA3_* variables say."),
 ]
-Rl = Annotated[bool, Field(description="With RLVR from NTP and from RA3.")]
+Rl = Annotated[bool, Field(description="With RLVR from the arms that the preset says, such as NTP and RA3.")]
 
 
 class Settings(BaseModel):
@@ -88,6 +99,11 @@ class Settings(BaseModel):
         }
         values = self.model_dump()
         return [f"{names[name]}={json.dumps(value)}" for name, value in values.items()]
+
+
+def number(seeds: int | None) -> list[str]:
+    """A flow's `seeds` as `ra3core.config.load` takes it."""
+    return [] if seeds is None else [f"seeds={seeds}"]
 
 
 AS_PRESET, NONE = Settings(), list[str]()  # defaults, never changed

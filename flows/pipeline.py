@@ -20,9 +20,10 @@ from flows.parameters import (
     Runtime,
     Seeds,
     described,
+    number,
 )
 from flows.results import Outcome, keep
-from flows.running import finish, run_of, task_runner
+from flows.running import finish, points_of, run_of, task_runner
 from ra3core.config import load
 from tasks.evaluate import asked
 from tasks.registry import register
@@ -34,26 +35,29 @@ from tasks.report import report
 @described
 def pipeline(
     preset: Preset = "demo",
-    seeds: Seeds = 1,
+    seeds: Seeds = None,
     settings: GivenSettings = AS_PRESET,
     overrides: Overrides = NONE,
     refresh: Refresh = NONE,
     runtime: Runtime = None,
     rl: Rl = True,
 ) -> Outcome:
-    """Data, base model, NTP and RA3 mid-training, RLVR from each, evaluation, and a report over all seeds.
+    """Data, base model, RA3 and its controls, RLVR from some of them, evaluation, and a report over all seeds.
 
     Raises UserError for what the user can put right; stages that do not depend on what failed are finished first.
     """
-    config = load(preset, [*settings.overrides(), *overrides])
+    config = load(preset, [*settings.overrides(), *overrides, *number(seeds)])
     runtime = environment.chosen(runtime)
     benchmarks = asked(config, runtime.root)
     check_refresh(refresh, config, benchmarks)
-    with run_of(config, runtime, seeds, refresh, "pipeline" if rl else "mid-training") as (session, shown):
-        made, shards = comparison(session, range(config.seed, config.seed + seeds), benchmarks, rl=rl)
+    with (
+        run_of(config, runtime, refresh, "pipeline" if rl else "mid-training") as (session, shown),
+        points_of(session, "tuning") as point,
+    ):
+        made, others = comparison(session, benchmarks, point, rl=rl)
         commit = environment.commit(runtime.root)
         page = report.submit(session, config.seed, made, commit)
-        finish([*made.values(), *shards, page], shown)
+        finish([*made.values(), *others, page], shown)
         artifacts = {name: future.result() for name, future in made.items()}
         decision = register(session, artifacts, page.result(), commit) if rl else None
         return keep(session, shown, page.result(), [future.state for future in [*made.values(), page]], decision)
@@ -63,7 +67,7 @@ def pipeline(
 @described
 def mid_training(
     preset: Preset = "demo",
-    seeds: Seeds = 1,
+    seeds: Seeds = None,
     settings: GivenSettings = AS_PRESET,
     overrides: Overrides = NONE,
     refresh: Refresh = NONE,

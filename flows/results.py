@@ -39,17 +39,17 @@ class Outcome:
 
 
 @contextmanager
-def track(session: Session, seeds: int, flow: str = "pipeline", sweep: str = "") -> Iterator[None]:
+def track(session: Session, flow: str = "pipeline", parent: str = "") -> Iterator[None]:
     """The parent run in MLflow, ended as FAILED or KILLED when the body does not end well.
 
-    flow: what is run. sweep: the run of the sweep that it is a point of.
+    flow: what is run. parent: the run that it is a point of, of a sweep or of a tuning.
     """
     config, tracking = session.config, session.tracking
     values = config.model_dump(mode="json")
-    digest = hashlib.sha256(yaml.safe_dump([values, seeds]).encode()).hexdigest()
-    tags = {"flow": flow, "preset": config.name, "seed": str(config.seed), "seeds": str(seeds)}
-    if sweep:
-        tags["mlflow.parentRunId"] = sweep
+    digest = hashlib.sha256(yaml.safe_dump(values).encode()).hexdigest()
+    tags = {"flow": flow, "preset": config.name, "seed": str(config.seed), "seeds": str(config.seeds)}
+    if parent:
+        tags["mlflow.parentRunId"] = parent
     revision = commit(session.runtime.root)
     if revision is not None:
         tags["git_commit"] = revision

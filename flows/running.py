@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from prefect import State, Task, tags
@@ -73,7 +73,7 @@ def task_runner(settings: RuntimeConfig | None = None) -> TaskRunner:
 
 @contextmanager
 def run_of(
-    config: RunConfig, runtime: RuntimeConfig, seeds: int, refresh: Sequence[str], flow: str
+    config: RunConfig, runtime: RuntimeConfig, refresh: Sequence[str], flow: str
 ) -> Iterator[tuple[Session, Shown]]:
     """A run of `flow`: its session, and what the Prefect UI shows of it. Runs whose process died are marked crashed."""
     environment.prepare(runtime.root)
@@ -82,9 +82,27 @@ def run_of(
         liveness.alive(runtime.root),
         Display() as display,
         Session(config, runtime, Tracking(runtime.root), display, refresh) as session,
-        track(session, seeds, flow),
+        track(session, flow),
     ):
         yield session, Shown(session.tracking)
+
+
+@contextmanager
+def points_of(session: Session, flow: str) -> Iterator[Callable[[RunConfig, str], Session]]:
+    """Opens sessions for other settings of a run, `point(config, title)`; their runs in MLflow, below the run's, end as
+    the body does."""
+    opened: list[Session] = []
+    with ExitStack() as stack:
+
+        def point(config: RunConfig, title: str) -> Session:
+            made = stack.enter_context(session.point(config, f"{title} "))
+            stack.enter_context(track(made, flow, session.tracking.run_id))
+            opened.append(made)
+            return made
+
+        yield point
+        for one in opened:
+            one.tracking.finish({})
 
 
 def finish(futures: Iterable[PrefectFuture], shown: Shown) -> None:

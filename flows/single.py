@@ -96,10 +96,10 @@ def _one_model(
     if benchmarks:
         entries = [entry.model_dump(mode="json") for entry in benchmarks]
         values.append(f"evaluation.benchmarks={json.dumps(entries)}")
-    config = load(preset, values)
+    config = load(preset, [*values, "seeds=1"])
     runtime = environment.chosen(runtime)
     wanted = asked(config, runtime.root)
-    with run_of(config, runtime, 1, refresh, "rlvr" if train else "evaluation") as (session, shown):
+    with run_of(config, runtime, refresh, "rlvr" if train else "evaluation") as (session, shown):
         made: dict[str, Future] = {"data": data.submit(session), "model": given.submit(session, model)}
         models, shards = {"model": made["model"]}, []
         if train:

@@ -11,12 +11,11 @@ import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -25,7 +24,9 @@ from pydantic import (
     model_validator,
 )
 
+from ra3core.arms import ArmsConfig, TuningConfig
 from ra3core.errors import UserError
+from ra3core.section import NonNegative, Positive, Section, Share
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -34,17 +35,6 @@ EMBEDDED = "embedded"
 
 USUAL_KS = (1, 5, 10, 100)
 """Of pass@k, as far as there are as many samples."""
-
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[int, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0, lt=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """Unknown keys are errors; a section is immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
 
 
 class DataConfig(Section):
@@ -85,7 +75,7 @@ class BaseConfig(Section):
 
     model: str | None = None  # a hub name or a folder that AutoModelForCausalLM loads
     checkpoint: str | None = None  # folder of a kept result of this very recipe, used while data and recipe still match
-    layers: list[Literal["conv", "full_attention"]] = ["conv", "full_attention"]
+    layers: list[Literal["conv", "full_attention"]] = Field(default=["conv", "full_attention"])
     hidden_size: Positive = 128
     intermediate_size: Positive = 336
     heads: Positive = 4
@@ -326,9 +316,9 @@ class ReportConfig(Section):
 
     resamples: Positive = 4_000  # bootstrap draws behind every interval
     examples: NonNegative = 3  # demonstrations shown before and after annotation
-    settings: dict[str, Any] = {}  # the whole resolved configuration
+    settings: dict[str, Any] = Field(default={})  # the whole resolved configuration
     commit: str | None = None
-    mlflow_runs: dict[str, str] = {}  # input name such as "ntp/0" -> run id
+    mlflow_runs: dict[str, str] = Field(default={})  # input name such as "ntp/0" -> run id
 
 
 class AnalysisConfig(Section):
@@ -365,7 +355,11 @@ class RunConfig(Section):
 
     name: str = "demo"
     seed: NonNegative = 0  # draws the base model, the demonstrations, every training and every sample
+    seeds: Positive = 1  # how many, from `seed` on
     rounds: Positive = 1  # of E-step, bootstrap, M-step
+    arms: ArmsConfig = ArmsConfig()
+    tuning: TuningConfig = TuningConfig()
+    suite: Literal["tracked", "generated"] = "tracked"  # data/ that data.dvc names, or a stage's, for other sizes
     data: DataConfig = DataConfig()
     corpus: CorpusConfig = CorpusConfig()
     base: BaseConfig = BaseConfig()
@@ -378,6 +372,24 @@ class RunConfig(Section):
     report: ReportConfig = ReportConfig()
     registry: RegistryConfig = RegistryConfig()
     analysis: AnalysisConfig = AnalysisConfig()
+
+    @model_validator(mode="after")
+    def _tuning_sees_no_result(self) -> Self:
+        if not self.tuning.seeds:
+            return self
+        if both := sorted(set(self.tuning.seeds).intersection(range(self.seed, self.seed + self.seeds))):
+            raise ValueError(f"tuning.seeds: {both[0]} is a seed of the run, expected seeds that are only tuned on")
+        for grid in ("m_step_learning_rates", "rlvr_learning_rates"):
+            if getattr(self.tuning, grid) and getattr(self.arms, grid):
+                raise ValueError(f"tuning.{grid}: arms.{grid} says the rates already, expected one of the two")
+        left = self.data.evaluation_tasks - self.tuning.tasks
+        for entry in self.evaluation.benchmarks:
+            if entry.name == EMBEDDED and ((entry.limit or self.evaluation.limit) or left + 1) > left:
+                raise ValueError(
+                    f"tuning.tasks: {self.tuning.tasks} of {self.data.evaluation_tasks} evaluation tasks are for "
+                    f"validation, expected an evaluation.limit of at most {left} (and above 0)"
+                )
+        return self
 
 
 class RuntimeConfig(Section):

@@ -10,7 +10,7 @@ from prefect.futures import PrefectFuture
 
 from ra3core.artifacts import Artifact
 from ra3core.config import BootstrapConfig, BootstrapShard
-from tasks.session import Session, StageFunction, stage_task
+from tasks.session import AS_CONFIGURED, Changes, Session, StageFunction, stage_task
 
 MODULE = "ra3core.learning.bootstrap"
 
@@ -25,16 +25,18 @@ def bootstrap(
     policy: Artifact,
     likelihood: Artifact,
     demonstrations: Artifact,
+    changes: Changes = AS_CONFIGURED,
     rank: int = 0,
     shards: Sequence[Artifact] = (),
 ) -> State[Artifact]:
     """Annotated demonstrations; of several rationales the one that `likelihood` gains most from is kept.
 
     With an infinite think penalty nothing is annotated: the limit in which RA3 is next-token prediction.
+    changes: settings in which a control differs from the configuration.
     shards: from `annotate_shard`, merged; without them the demonstrations are annotated here. The result is the same.
     """
     inputs = {"policy": policy, "likelihood": likelihood, "demonstrations": demonstrations}
-    function, config = StageFunction(MODULE, "bootstrap"), _config(session)
+    function, config = StageFunction(MODULE, "bootstrap"), _config(session, changes)
     return session.stage("bootstrap", function, config, inputs, label=label, seed=seed, rank=rank, shards=shards)
 
 
@@ -47,14 +49,16 @@ def annotate_shard(
     likelihood: Artifact,
     demonstrations: Artifact,
     shard: int,
+    changes: Changes = AS_CONFIGURED,
     rank: int = 0,
 ) -> State[Artifact]:
     """A part of `bootstrap`; shard: 1 .. runtime.shards."""
     shards = session.runtime.shards
     inputs = {"policy": policy, "likelihood": likelihood, "demonstrations": demonstrations}
-    if done := session.made("bootstrap", StageFunction(MODULE, "bootstrap"), _config(session), inputs, label, seed):
+    whole = _config(session, changes)
+    if done := session.made("bootstrap", StageFunction(MODULE, "bootstrap"), whole, inputs, label, seed):
         return done
-    config = BootstrapShard(**_config(session).model_dump(), shard=shard, shards=shards)
+    config = BootstrapShard(**whole.model_dump(), shard=shard, shards=shards)
     function, label = StageFunction(MODULE, "annotate_shard"), f"{label}:shard_{shard}_of_{shards}"
     return session.stage("annotate_shard", function, config, inputs, label=label, seed=seed, rank=rank)
 
@@ -66,6 +70,7 @@ def submit_bootstrap(
     policy: Artifact | Future,
     likelihood: Artifact | Future,
     demonstrations: Artifact | Future,
+    changes: Changes = AS_CONFIGURED,
     rank: int = 0,
 ) -> tuple[Future, list[Future]]:
     """Submit `bootstrap` and, where runtime.shards asks for more than one, its shards, which it merges.
@@ -83,14 +88,15 @@ def submit_bootstrap(
             unmapped(likelihood),
             unmapped(demonstrations),
             range(1, session.runtime.shards + 1),
+            unmapped(changes),
             unmapped(rank),
         )
-    merged = bootstrap.submit(session, seed, label, policy, likelihood, demonstrations, rank=rank, shards=shards)
+    merged = bootstrap.submit(session, seed, label, policy, likelihood, demonstrations, changes, rank, shards)
     return merged, shards
 
 
-def _config(session: Session) -> BootstrapConfig:
-    config = session.config.bootstrap
+def _config(session: Session, changes: Changes) -> BootstrapConfig:
+    config = session.config.bootstrap.model_copy(update=dict(changes))
     if math.isinf(session.config.e_step.think_penalty):
         return config.model_copy(update={"think_penalty": math.inf})
     return config

@@ -6,18 +6,29 @@ The paper's data are public corpora; ours is the embedded suite (ra3core/corpora
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect import State
 from prefect.states import Completed
 
 from ra3core.artifacts import Artifact
 from ra3core.stage import StageLog
-from tasks.session import Session, stage_task
+from tasks.session import Session, StageFunction, stage_task
 from tasks.versioning import version
 
 
 @stage_task("data", "data")
 def data(session: Session) -> State[Artifact]:
-    """The data folder as an input of stages; its digest is the one in data.dvc."""
+    """The data folder as an input of stages; its digest is the one in data.dvc.
+
+    With `suite: generated` data/ is left alone, and the suite is an artifact like any other.
+    """
+    if session.config.suite == "generated":
+        function = StageFunction("ra3core.corpora.suite.stage", "generate_suite")
+        config = session.config.data
+        state: Any = session.stage("suite", function, config, {}, label="data", seed=config.seed)
+        session.tracking.dataset("labelled-steps", state.data.digest, state.data.path, "suite")
+        return state
     config, root = session.config.data, session.runtime.root
     if there := (root / "data").is_dir():
         artifact = version(config, root, StageLog())

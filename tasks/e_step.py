@@ -5,12 +5,24 @@ from __future__ import annotations
 from prefect import State
 
 from ra3core.artifacts import Artifact
-from tasks.session import Session, StageFunction, stage_task
+from tasks.session import AS_CONFIGURED, Changes, Session, StageFunction, stage_task
 
 
 @stage_task("e_step", "{label} seed {seed}")
-def e_step(session: Session, seed: int, label: str, model: Artifact, demonstrations: Artifact) -> State[Artifact]:
-    """A policy q that thinks where it pays, trained from `model`, which is also the likelihood model."""
+def e_step(
+    session: Session,
+    seed: int,
+    label: str,
+    model: Artifact,
+    demonstrations: Artifact,
+    changes: Changes = AS_CONFIGURED,
+    rank: int = 0,
+) -> State[Artifact]:
+    """A policy q that thinks where it pays, trained from `model`, which is also the likelihood model.
+
+    changes: settings in which a control differs from the configuration.
+    """
+    config = session.config.e_step.model_copy(update=dict(changes))
     function = StageFunction("ra3core.learning.e_step", "e_step")
     inputs = {"model": model, "demonstrations": demonstrations}
-    return session.stage("e_step", function, session.config.e_step, inputs, label=label, seed=seed)
+    return session.stage("e_step", function, config, inputs, label=label, seed=seed, rank=rank)

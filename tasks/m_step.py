@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from prefect import State
 
 from ra3core.artifacts import Artifact
+from ra3core.compute import spent_tokens, trained_tokens_of_equal_operations
 from tasks.session import Session, StageFunction, stage_task
+from tasks.tune import learning_rate as own
 
 
 @stage_task("m_step", "{label} seed {seed}")
@@ -20,6 +22,8 @@ def m_step(
     rounds: int = 1,
     matched: Sequence[Artifact] = (),
     annotated: Sequence[Artifact] = (),
+    operations: bool = False,
+    learning_rate: float | Artifact | None = None,
     rank: int = 0,
 ) -> State[Artifact]:
     """`model` after next-token prediction on `demonstrations`.
@@ -28,12 +32,16 @@ def m_step(
     matched, annotated: the compute-matched control. Its budget are the tokens that the matched stages processed (what
     they scored for their curves alone was no training and is left out) and those that M-steps on the annotated
     demonstrations train on. These are counted, not waited for: the longest stage starts while the M-step runs.
+    operations: match floating-point operations instead of tokens (ra3core/compute.py).
+    learning_rate: the arm's own, in place of the configuration's: a number, or the artifact of the tuning.
     """
     config = session.config.m_step
+    config = config.model_copy(update={"learning_rate": own(learning_rate, config.learning_rate)})
     inputs = {"model": model, "demonstrations": demonstrations}
     if matched:
         inputs |= {f"matched_{number}": artifact for number, artifact in enumerate(annotated, start=1)}
-        budget = sum(int(a.metrics["tokens"]) - int(a.metrics.get("evaluation_tokens", 0)) for a in matched)
+        cost = trained_tokens_of_equal_operations if operations else spent_tokens
+        budget = sum(cost(artifact.metrics) for artifact in matched)
         config = config.model_copy(update={"token_budget": budget})
     else:
         config = config.model_copy(update={"epochs": config.epochs * rounds})

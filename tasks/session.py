@@ -32,6 +32,11 @@ from tasks.display import Display
 from tasks.runner import PRELOAD, Runner, StageKilled
 from tasks.tracking import StageRun, Tracking, flatten_params, read_link, write_link
 
+Changes = Mapping[str, Any]
+"""Settings of a section in which a control differs from the configuration."""
+
+AS_CONFIGURED: Changes = {}
+
 RETRIES, RETRY_SECONDS = 2, 1.0
 _GRACE = 0.5
 
@@ -151,6 +156,11 @@ class Session:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _same, (self._token, self.config, self.runtime, self.tracking, self.refresh, self.title)
+
+    def point(self, config: RunConfig, title: str) -> Session:
+        """A session for other settings of the same run, on the same machine; a run of its own in MLflow."""
+        tracking = Tracking(self.runtime.root)
+        return Session(config, self.runtime, tracking, self.display, self.refresh, self.machine, title)
 
     def stage(
         self,

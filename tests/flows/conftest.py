@@ -29,8 +29,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, new_checkout) -> Path:
 
 @pytest.fixture(scope="module")
 def run_flow(checkout: Path) -> Iterator[Callable]:
-    """run_flow(flow, *overrides, **parameters) with the smoke preset, small data and fake stages; one server for a
-    module."""
+    """run_flow(flow, *overrides, **parameters) with the smoke preset or a grid's, small data and fake stages; one
+    server for a module."""
     before = dict(os.environ)
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         patch.setenv("PREFECT_HOME", str(checkout / ".cache" / "prefect"))  # no two servers migrate one database
@@ -46,7 +46,8 @@ def run_flow(checkout: Path) -> Iterator[Callable]:
 
         def run(flow: Callable, *overrides: str, settings: dict | None = None, **parameters):
             runtime = RuntimeConfig(root=checkout, **{"workers": 2, **(settings or {})})
-            return flow(preset="smoke", overrides=[*SMALL_DATA, *overrides], runtime=runtime, **parameters)
+            given = parameters if "grid" in parameters else {"preset": "smoke", **parameters}
+            return flow(overrides=[*SMALL_DATA, *overrides], runtime=runtime, **given)
 
         # another test module may have imported Prefect, and with it its settings, before the server was there
         with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):

@@ -71,6 +71,14 @@ def m_step(config: Any, context: Context) -> Metrics:
     return _stage(config, context)
 
 
+def prepare_validation(config: Any, context: Context) -> Metrics:
+    return _stage(config, context)
+
+
+def tune(config: Any, context: Context) -> Metrics:
+    return _stage(config, context, chosen=min(config.values))
+
+
 def rlvr(config: Any, context: Context) -> Metrics:
     return _stage(config, context)
 

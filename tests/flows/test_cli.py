@@ -33,7 +33,7 @@ TASKS = (
 BAD = {
     "no such command": (("frobnicate",), "frobnicate"),
     "no such option": (("run", "--sede", "3"), "--sede"),
-    "no such preset": (("run", "--preset", "nope"), "demo, smoke"),
+    "no such preset": (("run", "--preset", "nope"), "demo, paper-mini, paper-small, smoke"),
     "unknown key": (("run", "--set", "e_step.thnk_penalty=1"), "think_penalty"),
     "unknown section": (("run", "--set", "estep.window=1"), "e_step"),
     "wrong type": (("run", "--set", "rounds=many"), "rounds"),
@@ -43,6 +43,8 @@ BAD = {
     "negative seed": (("run", "--seed", "-1"), "seed"),
     "no seeds": (("run", "--seeds", "0"), "--seeds"),
     "seeds are words": (("run", "--seeds", "two"), "--seeds"),
+    "a sweep without a grid": (("sweep", "/no/grid.yaml"), "/no/grid.yaml: cannot be read"),
+    "a sweep of what is no grid": (("sweep", "FILE"), "FILE: axes: field required"),
     "no workers": (("run", "--workers", "0"), "workers"),
     "unknown source": (("run", "--demonstrations", "ftp:somewhere"), "python:FOLDER"),
     "no such folder": (("run", "--demonstrations", "python:/no/such/folder"), "/no/such/folder"),

@@ -263,6 +263,8 @@ def test_a_stage_that_fails_leaves_nothing_and_says_why_in_one_sentence(checkout
         ("e_step", None, "params.yaml: no such file; this command is run by DVC, in the folder of dvc.yaml"),
         ("e_step", "e_step: {window: 0}", "params.yaml: e_step.window: input should be greater than 0, found 0"),
         ("e_step", "rounds: 2", "params.yaml: rounds is 2, expected 1: dvc.yaml lists one round"),
+        ("e_step", "seeds: 2", "params.yaml: seeds is 2, expected 1: dvc.yaml lists one seed"),
+        ("e_step", "arms: {rlvr: [base]}", "params.yaml: arms: dvc.yaml lists the demo's arms at given rates"),
         ("e_step", "name: dvc", "base: no artifact, expected a folder with a manifest.json; `dvc repro"),
         ("corpus", "name: dvc", "data: no such folder; `dvc repro data` makes it"),
         ("evaluate@ra3", "name: dvc", "m_step: no artifact, "),

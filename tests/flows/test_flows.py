@@ -91,6 +91,53 @@ def test_a_sweep_builds_what_its_points_share_once(checkout, first, run_flow) ->
     assert (kinds.count("e_step"), kinds.count("base"), kinds.count("report")) == (2, 0, 2)
 
 
+def test_a_grid_is_swept_and_summed_up(checkout, first, run_flow, tmp_path) -> None:
+    from flows.sweep import grid_sweep
+
+    (tmp_path / "rl.yaml").write_text("preset: smoke\naxes:\n  e_step.kl: [0.1, 0.2]\n  bootstrap.window: [3]\n")
+    before = created(checkout)
+    file = run_flow(grid_sweep, grid=str(tmp_path / "rl.yaml"))
+    assert file == checkout / "reports" / "sweep-rl" / "points.json"
+    points = json.loads(file.read_text())
+    assert [(p["axis"], p["value"]) for p in points] == [
+        ("centre", ""),
+        ("e_step.kl", "0.1"),
+        ("e_step.kl", "0.2"),
+        ("bootstrap.window", "3"),
+    ]
+    assert points[2]["settings"]["e_step"]["kl"] == 0.2
+    assert all(point["results"]["ra3"]["free"]["value"] == 0.5 for point in points)
+    kinds = rebuilt(checkout, before)
+    assert (kinds.count("e_step"), kinds.count("base")) == (2, 0)  # the centre and the data are there
+    before = created(checkout)
+    run_flow(grid_sweep, grid=str(tmp_path / "rl.yaml"))
+    assert rebuilt(checkout, before) == []
+    with pytest.raises(UserError, match=r"tuning.seeds: a sweep varies settings at given learning rates"):
+        tuning = ("tuning.seeds=[9]", "tuning.m_step_learning_rates=[0.1]", "tuning.tasks=1")
+        run_flow(grid_sweep, *tuning, grid=str(tmp_path / "rl.yaml"))
+
+
+def test_tuned_rates_reach_the_arms_and_the_trials_are_runs_of_their_own(checkout, first, run_pipeline) -> None:
+    """With fakes every trial is as good as the other, so the smaller rate is chosen."""
+    tuning = ("tuning.seeds=[9]", "tuning.m_step_learning_rates=[0.02, 0.01]", "tuning.tasks=1")
+    before = created(checkout)
+    outcome = run_pipeline(*tuning)
+    reported = set(json.loads(outcome.page.read_text()))
+    assert {"tune_ntp/0", "tune_ra3/0", "validation/0"} <= reported
+    assert not any(name.endswith("/9") for name in reported)
+    kinds = rebuilt(checkout, before)
+    assert (kinds.count("tune"), kinds.count("base")) == (4, 1)
+    rates = {
+        artifact.manifest.config["learning_rate"]
+        for artifact in Store(checkout / "artifacts").artifacts()
+        if artifact.stage == "m_step" and artifact.manifest.seed == 0 and artifact.path not in before
+    }
+    assert rates == {0.01}
+    before = created(checkout)
+    run_pipeline(*tuning)
+    assert rebuilt(checkout, before) == []
+
+
 def test_sharded_stages_are_merged_to_what_unsharded_ones_are(checkout, first, run_pipeline) -> None:
     before = created(checkout)
     run_pipeline(settings={"shards": 2})

@@ -88,7 +88,7 @@ def test_the_last_override_wins_and_lora_can_be_filled_in() -> None:
         ("m_step.held_out=1.5", r"m_step.held_out: .*less than or equal to 1, found 1.5"),
         ("base.layers=[mamba]", r"base.layers.0: .*'conv' or 'full_attention', found 'mamba'"),
         ("evaluation.k=[1,64]", r"evaluation: k = 64 needs at least as many samples"),
-        ("e_stepp.think_penalty=1", r"unknown key e_stepp; expected one of name, seed, rounds, data"),
+        ("e_stepp.think_penalty=1", r"unknown key e_stepp; expected one of name, seed, seeds, rounds, arms"),
         ("e_step.thinkpenalty=1", r"unknown key e_step.thinkpenalty; expected one of think_penalty, iterations"),
         ("m_step.lora.ranks=1", r"unknown key m_step.lora.ranks; expected one of rank, alpha"),
         ("evaluation.k=[]", r"evaluation.k: list should have at least 1 item"),

@@ -1,0 +1,97 @@
+"""Every arm's learning rates, tuned: trials are the very stages of the comparison, at each rate of one grid.
+
+They run on seeds of their own (base model included) and are judged on validation tasks, so that no result has seen
+either. First the M-step's rate of every arm, by the whole arm trained at it; then RLVR's, from the arm at its best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from flows.arms import CONTROL, Future, Rates, after_rlvr, mid_training, stage_of
+from ra3core.arms import TuningConfig
+from ra3core.config import EMBEDDED, BenchmarkConfig, BenchmarkEntry, RunConfig
+from tasks.evaluate import submit_evaluate
+from tasks.session import Session
+from tasks.tune import tune, validation
+
+Point = Callable[[RunConfig, str], Session]
+"""Opens a session for other settings: configuration, title."""
+
+
+Train = Callable[[Session, int], Mapping[str, Future]]
+"""Submits the stages of a trial: session, seed -> stage -> artifact to come."""
+
+
+def tuned(
+    session: Session, point: Point, made: dict[str, Future], others: list[Future], *, rl: bool
+) -> tuple[Rates, Rates]:
+    """Every arm's rate in the M-step, and of every model that RLVR starts from the rate in RLVR.
+
+    made: the run's stages so far, "stage/seed"; is given the validation tasks and the choices, tune_<arm> and
+    tune_<arm>_rlvr. others: is given the trials. Without tuning the rates are the configuration's.
+    """
+    config, tuning = session.config, session.config.tuning
+    m_step: Rates = {**config.arms.m_step_learning_rates}
+    rlvr: Rates = {**config.arms.rlvr_learning_rates}
+    if not tuning.seeds:
+        return m_step, rlvr
+    first = config.seed
+    data, corpus = made["data"], made[f"corpus/{first}"]
+    made[f"validation/{first}"] = tasks = validation.submit(session, first, data)
+
+    def choose(section: str, values: Sequence[float], arms: Sequence[str], train: Train) -> dict[str, Future]:
+        """Train every arm at every rate and judge it: arm -> the choice to come."""
+        trials: dict[str, list[Future]] = {arm: [] for arm in arms}
+        for value in values:
+            here = point(at_rate(config, section, value), f"{section}.learning_rate={value:g}")
+            for seed in tuning.seeds:
+                models = train(here, seed)
+                others.extend(models.values())
+                for arm in arms:
+                    model, name = models[stage_of(arm, config)], f"validate_{arm}"
+                    judged, shards = submit_evaluate(here, seed, name, model, tasks, judgement(config), CONTROL)
+                    others.extend([judged, *shards])
+                    trials[arm].append(judged)
+        setting = f"{section}.learning_rate"
+        chosen = {arm: tune.submit(session, first, f"tune_{arm}", setting, values, trials[arm]) for arm in arms}
+        made.update({f"tune_{arm}/{first}": choice for arm, choice in chosen.items()})
+        return chosen
+
+    if values := tuning.m_step_learning_rates:
+        m_step = choose(
+            "m_step",
+            values,
+            config.arms.mid_trained,
+            lambda here, seed: mid_training(here, seed, data, corpus, {}, others),
+        )
+    if (values := tuning.rlvr_learning_rates) and rl:
+        problems = made[f"rlvr_tasks/{first}"]
+
+        def reinforced(here: Session, seed: int) -> Mapping[str, Future]:
+            models = mid_training(here, seed, data, corpus, m_step, others)
+            return models | after_rlvr(here, seed, models, problems, {})
+
+        chosen = choose("rlvr", values, config.arms.after_rlvr, reinforced)
+        rlvr = {arm.removesuffix("_rlvr"): choice for arm, choice in chosen.items()}
+    return m_step, rlvr
+
+
+def at_rate(config: RunConfig, section: str, value: float) -> RunConfig:
+    """The settings of a trial: a rate of the grid, on the tuning's seeds."""
+    seeds = config.tuning.seeds
+    changed = getattr(config, section).model_copy(update={"learning_rate": value})
+    trial = {"seed": seeds[0], "seeds": len(seeds), "tuning": TuningConfig(), section: changed}
+    return config.model_copy(update=trial)
+
+
+def judgement(config: RunConfig) -> BenchmarkConfig:
+    """How a trial is judged: as the embedded suite is sampled, freely decoded, on all validation tasks."""
+    changes = {
+        "samples": config.tuning.samples,
+        "k": [1],
+        "limit": None,
+        "modes": ["free"],
+        "verifier": config.verifier,
+    }
+    return config.evaluation.model_copy(update=changes).settled(BenchmarkEntry(name=EMBEDDED), {})

@@ -1,0 +1,186 @@
+"""What a run is composed of, without running any of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from dry import Asked, DrySession, at_once
+
+from flows.arms import stages
+from flows.comparison import check_refresh, comparison
+from ra3core.arms import MidTrained
+from ra3core.config import RunConfig, RuntimeConfig, load, preset_names
+from ra3core.errors import UserError
+from tasks.evaluate import asked
+
+DEMO = {
+    "corpus/0": "641d49227ea6",
+    "rlvr_tasks/0": "926533b4e993",
+    "base/0": "066e464e83f2",
+    "demonstrations/0": "9805d3342be5",
+    "e_step_1/0": "6f00ee252f00",
+    "bootstrap_1/0": "4a54c37fba32",
+    "m_step_1/0": "1c7819e2029c",
+    "ntp/0": "c9cabc6f774b",
+    "ntp_compute/0": "155a1ab06cef",
+    "bootstrap_no_rl/0": "eb0e0b5bb4e7",
+    "ra3_no_rl/0": "62870cd6559d",
+    "ntp_rlvr/0": "2eb4d7de5056",
+    "ra3_rlvr/0": "a32f5f8d36d9",
+    "evaluate_base/0": "68117fc7f102",
+    "evaluate_ntp/0": "09426b7046ef",
+    "evaluate_ntp_compute/0": "4c342c8f61b2",
+    "evaluate_ra3/0": "1a076cf3040c",
+    "evaluate_ra3_no_rl/0": "92d19c65e24c",
+    "evaluate_ntp_rlvr/0": "04a95fbab44d",
+    "evaluate_ra3_rlvr/0": "4f357854d1c1",
+}
+"""The demo's stages with what decides their keys beside code and data, as they were when it was last measured."""
+
+
+def composed(config: RunConfig) -> dict[str, Asked]:
+    """ "label/seed" -> stage; those of the tuning's trials behind the title of their point."""
+    session = DrySession(config, RuntimeConfig(root=Path("/nowhere")))
+    with at_once():
+        comparison(session, asked(config, Path("/nowhere")), lambda at, title: session.point(at, f"{title} "), rl=True)
+    return session.asked
+
+
+def test_the_demo_runs_what_it_ran() -> None:
+    """A change here is a demo that takes other time, and stages in users' stores that are made again."""
+    found = {name: one.digest for name, one in composed(load("demo")).items()}
+    assert found == DEMO
+
+
+ALL = list(get_args(MidTrained))
+EVERY_ARM = (f"arms.mid_trained=[{', '.join(ALL)}]", "arms.rlvr=[base, ntp, ra3, brite]", "rounds=2")
+
+
+@pytest.fixture(scope="module")
+def every_arm() -> dict[str, Asked]:
+    """Two rounds of every arm at the demo's settings, annotation with selection."""
+    return composed(load("demo", [*EVERY_ARM, "bootstrap.samples=6"]))
+
+
+def differences(one: Asked, other: Asked) -> dict[str, Any]:
+    """Settings of `one` that are not those of `other`."""
+    values, others = one.config.model_dump(), other.config.model_dump()
+    return {name: value for name, value in values.items() if value != others[name]}
+
+
+def test_controls_differ_from_ra3_in_one_thing(every_arm: dict[str, Asked]) -> None:
+    at = {name.removesuffix("/0"): one for name, one in every_arm.items()}
+    assert differences(at["e_step_brite"], at["e_step_2"]) == {"window": 1}
+    assert differences(at["bootstrap_brite"], at["bootstrap_2"]) == {"window": 1}
+    assert differences(at["bootstrap_sampled"], at["bootstrap_2"]) == {"samples": 1}
+    assert differences(at["e_step_sampled"], at["e_step_2"]) == {}
+    assert differences(at["bootstrap_no_rl"], at["bootstrap_2"]) == {}
+    assert differences(at["bootstrap_no_thinking"], at["bootstrap_2"]) == {"think_penalty": float("inf")}
+    for arm in ("brite", "ra3_sampled", "ra3_no_rl", "shuffled"):
+        assert differences(at[arm], at["m_step_2"]) == {}, arm
+
+    # what a round starts from, and who annotates
+    assert at["e_step_brite"].inputs["model"] == at["brite_round_1"].digest
+    assert at["brite"].inputs["model"] == at["brite_round_1"].digest
+    assert at["e_step_sampled_round_1"].digest == at["e_step_1"].digest  # the same policy annotates, and is shared
+    assert at["bootstrap_no_rl"].inputs["policy"] == at["ra3_no_rl_round_1"].digest
+    assert at["shuffled"].inputs["demonstrations"] == at["bootstrap_shuffled"].digest
+    assert at["bootstrap_shuffled"].inputs == {"annotated": at["bootstrap_2"].digest}
+    assert at["bootstrap_distilled"].inputs == {"demonstrations": at["demonstrations"].digest}
+
+
+def test_arms_without_rounds_see_the_data_as_often(every_arm: dict[str, Asked]) -> None:
+    at = {name.removesuffix("/0"): one.config.model_dump() for name, one in every_arm.items()}
+    for arm in ("ntp", "distilled", "no_thinking"):
+        assert at[arm] == {**at["m_step_2"], "epochs": 2 * at["m_step_2"]["epochs"]}, arm
+
+
+def test_compute_is_matched_by_tokens_and_by_operations(every_arm: dict[str, Asked]) -> None:
+    """Four stages of 100 tokens each, 10 of them for curves; of the other 90, 40 are trained on and 50 are read."""
+    tokens, operations = every_arm["ntp_compute/0"], every_arm["ntp_flops/0"]
+    assert tokens.config.model_dump()["token_budget"] == 4 * 90
+    assert operations.config.model_dump()["token_budget"] == 4 * ((6 * 40 + 2 * 50) // 6)
+    annotated = {f"matched_{r}": every_arm[f"bootstrap_{r}/0"].digest for r in (1, 2)}  # their M-steps count, too
+    assert annotated.items() < tokens.inputs.items() and annotated.items() < operations.inputs.items()
+
+
+def test_rlvr_starts_from_the_last_m_step(every_arm: dict[str, Asked]) -> None:
+    starts = {"base": "base", "ntp": "ntp", "ra3": "m_step_2", "brite": "brite"}
+    for arm, stage in starts.items():
+        assert every_arm[f"{arm}_rlvr/0"].inputs["model"] == every_arm[f"{stage}/0"].digest
+        assert every_arm[f"evaluate_{arm}/0"].inputs["model"] == every_arm[f"{stage}/0"].digest
+
+
+def test_refresh_knows_every_stage(every_arm: dict[str, Asked]) -> None:
+    config = load("demo", [*EVERY_ARM])
+    evaluated = {f"evaluate_{arm}" for arm in config.arms.names}
+    shared = {"corpus", "rlvr_tasks", "base", "demonstrations"}
+    assert {name.partition("/")[0] for name in every_arm} == {*stages(config), *evaluated, *shared}
+    benchmarks = asked(config, Path("/nowhere"))
+    check_refresh([*stages(config), "tune_brite", "shuffle", "evaluate_base_rlvr/3"], config, benchmarks)
+    with pytest.raises(UserError, match="--refresh brite: expected a stage"):
+        check_refresh(["brite"], load("demo"), benchmarks)
+
+
+TUNING = (
+    *("tuning.seeds=[100, 101]", "tuning.m_step_learning_rates=[0.001, 0.002, 0.004]"),
+    *("tuning.rlvr_learning_rates=[0.0001, 0.0003]", "evaluation.limit=40", "seeds=2"),
+)
+
+
+def test_tuning_is_the_same_for_every_arm_and_sees_no_result() -> None:
+    found = composed(load("demo", [*TUNING]))
+    trials = {name: one for name, one in found.items() if "learning_rate=" in name}
+    assert {name.rpartition("/")[2] for name in trials} == {"100", "101"}
+    for arm in ("ntp", "ntp_compute", "ra3", "ra3_no_rl", "ntp_rlvr", "ra3_rlvr"):
+        section, values = ("rlvr", (0.0001, 0.0003)) if "rlvr" in arm else ("m_step", (0.001, 0.002, 0.004))
+        judged = [found[f"{section}.learning_rate={v:g} validate_{arm}/{seed}"] for v in values for seed in (100, 101)]
+        choice = found[f"tune_{arm}/0"]
+        assert list(choice.inputs.values()) == [one.digest for one in judged]  # by value, then by seed
+        assert {one.inputs["tasks"] for one in judged} == {found["validation/0"].digest}
+        at_rate = found[f"{section}.learning_rate={values[1]:g} {'m_step_1' if arm == 'ra3' else arm}/100"]
+        assert at_rate.config.model_dump()["learning_rate"] == values[1]
+    validated = {one.inputs["tasks"] for name, one in trials.items() if "validate_" in name}
+    evaluated = {one.inputs["tasks"] for name, one in found.items() if name.startswith("evaluate_")}
+    assert not validated & evaluated
+
+
+def test_chosen_rates_are_those_that_results_are_made_with() -> None:
+    """The dry choice is the last value of a grid."""
+    found = composed(load("demo", [*TUNING]))
+    for seed in (0, 1):
+        for stage in ("m_step_1", "ntp", "ntp_compute", "ra3_no_rl"):
+            assert found[f"{stage}/{seed}"].config.model_dump()["learning_rate"] == 0.004
+        for stage in ("ntp_rlvr", "ra3_rlvr"):
+            assert found[f"{stage}/{seed}"].config.model_dump()["learning_rate"] == 0.0003
+    # RLVR is tuned from the model at its chosen rate, which the first trials have made already
+    start = found["rlvr.learning_rate=0.0001 ntp_rlvr/100"].inputs["model"]
+    assert start == found["m_step.learning_rate=0.004 ntp/100"].digest
+
+
+def test_rates_of_single_arms_without_tuning() -> None:
+    rates = ("arms.m_step_learning_rates.ntp=0.01", "arms.rlvr_learning_rates.ra3=0.02")
+    found, plain = composed(load("demo", rates)), composed(load("demo"))
+    changed = {name for name in found if found[name].config != plain[name].config}
+    assert changed == {"ntp/0", "ra3_rlvr/0"}
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_is_composed(preset: str) -> None:
+    config = load(preset)
+    found = composed(config)
+    for seed in range(config.seed, config.seed + config.seeds):
+        for arm in config.arms.names:
+            modes = found[f"evaluate_{arm}/{seed}"].config.model_dump()["modes"]
+            assert len(modes) == (len(config.evaluation.modes) if arm in config.arms.every_mode else 1)
+    assert ("validation/0" in found) == bool(config.tuning.seeds)
+
+
+@pytest.mark.parametrize("preset", ["paper-mini", "paper-small"])
+def test_the_papers_presets_have_every_arm(preset: str) -> None:
+    config = load(preset)
+    assert set(config.arms.mid_trained) == set(config.arms.rlvr) == set(ALL)
+    assert config.evaluation.samples >= 20 and config.evaluation.k == [1, 5]
+    assert config.tuning.m_step_learning_rates and config.tuning.rlvr_learning_rates

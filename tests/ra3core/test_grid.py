@@ -1,0 +1,67 @@
+"""Sweeps that ship parse, and a grid varies one axis at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ra3core.config import PRESETS, load
+from ra3core.errors import UserError
+from ra3core.grid import CENTRE, read_grid
+
+
+@pytest.mark.parametrize("path", sorted((PRESETS / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_sweep_parses(path: Path) -> None:
+    points = read_grid(path).points()
+    centre = points[CENTRE, ""]
+    assert len(points) > 3
+    assert {"ra3", "ra3_no_rl"} <= set(centre.arms.mid_trained)
+    for (axis, value), config in points.items():
+        assert axis == CENTRE or config != centre, f"{axis} {value} is the centre once more"
+
+
+def grid(folder: Path, text: str) -> Path:
+    path = folder / "grid.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_one_axis_at_a_time(tmp_path: Path) -> None:
+    text = """
+    preset: smoke
+    seeds: 2
+    settings: {bootstrap.samples: 3}
+    axes:
+      e_step.group_size: [2, 4]
+      width: [{base.hidden_size: 16, base.intermediate_size: 32}]
+    """
+    points = read_grid(grid(tmp_path, text)).points(["rounds=2"])
+    common = ["seeds=2", "bootstrap.samples=3", "rounds=2"]
+    assert points == {
+        (CENTRE, ""): load("smoke", common),
+        ("e_step.group_size", "2"): load("smoke", [*common, "e_step.group_size=2"]),
+        ("e_step.group_size", "4"): load("smoke", [*common, "e_step.group_size=4"]),
+        ("width", "base.hidden_size=16, base.intermediate_size=32"): load(
+            "smoke", [*common, "base.hidden_size=16", "base.intermediate_size=32"]
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("axes: {}", r"grid.yaml: axes: dictionary should have at least 1 item"),
+        ("axes: {rounds: []}", r"grid.yaml: axes.rounds: list should have at least 1 item"),
+        ("axes: {rounds: [1, 1]}", r"axes.rounds: 1 is listed twice, expected each once"),
+        ("axes: {round: [1]}", r"unknown key round"),
+        ("axes: {rounds: [0]}", r"rounds: .*greater than 0, found 0"),
+        ("axis: {rounds: [1]}", r"grid.yaml: axes: field required"),
+        ("[", r"grid.yaml: not valid YAML"),
+    ],
+)
+def test_bad_grids(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_grid(grid(tmp_path, text)).points()
+    with pytest.raises(UserError, match="cannot be read"):
+        read_grid(tmp_path / "none.yaml")
