@@ -26,7 +26,7 @@ from pydantic import (
 
 from ra3core.arms import ArmsConfig, TuningConfig
 from ra3core.errors import UserError
-from ra3core.section import NonNegative, Positive, Section, Share
+from ra3core.section import NonNegative, Positive, Rate, Section, Share
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 

@@ -63,9 +63,9 @@ def measure_gains(
         if states:
             generator = torch.Generator(device).manual_seed(seed * 1_000_003 + start)
             rows = [place for place in range(len(states)) for _ in range(config.group_size)]
-            prefix = encode(policy, [state.context for state in states]).select(rows)
-            drawn, decisions = sampler.sample(policy, prefix, [states[row].stop for row in rows], generator)
-            think = decisions[:: config.group_size, 0].exp().tolist()
+            prefix = encode(policy, [state.context for state in states])
+            drawn, decisions = sampler.sample(policy, prefix, rows, [states[row].stop for row in rows], generator)
+            think = decisions[:, 0].exp().tolist()
             groups = [drawn[i : i + config.group_size] for i in range(0, len(drawn), config.group_size)]
             scores = score_rationales(likelihood, states, groups, sampler, config.window, config.given_act)
             for state, group, score, p in zip(states, groups, scores, think, strict=True):
