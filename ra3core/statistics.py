@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import asin, atan, cos, nan, pi, sin, sqrt
+from math import asin, cos, nan, pi, sin, sqrt
 from statistics import NormalDist
 from typing import overload
 

@@ -162,8 +162,8 @@ def from_folder(folder: Path) -> Recorded:
     reports = [home] if home else [path.parent for path in store.glob(f"report/[!.]*/{MANIFEST}")]
     if not reports:
         raise UserError(
-            f"{folder}: expected a folder of artifacts with a report in it, which names the stages of its run; give the "
-            "run's name or id in MLflow instead"
+            f"{folder}: expected a folder of artifacts with a report in it, which names the stages of its run; give "
+            "the run's name or id in MLflow instead"
         )
     page = max((_manifest(path) for path in reports), key=lambda one: one.created)
     if page.stage != "report":

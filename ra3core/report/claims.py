@@ -1,9 +1,9 @@
 """The paper's three claims, each measured in the ways that it can be read, and judged by one rule (verdicts.py).
 
 1. **The M-step's cross-entropy ends below NTP's.** On demonstrations held out from it, at the end of training, against
-   data-matched NTP: nats per token over all tokens, rationales included (what the paper's curve can only mean: its model
-   predicts both); nats per code token, given the rationales; and nats per whole demonstration, the only one of the
-   three whose unit is the same for both, in which a rationale has to pay for its own tokens.
+   data-matched NTP: nats per token over all tokens, rationales included (the loss that the M-step minimises); nats per
+   code token, given the rationales; and nats per whole demonstration, the only one of the three whose unit is the same
+   for both, in which a rationale has to pay for its own tokens.
 2. **pass@1 is higher than compute-matched NTP's.** Averaged over the benchmarks evaluated, each weighing the same.
 3. **RLVR is faster and higher.** Against the model from NTP: the final held-out pass rate and pass@1 on the benchmarks
    (higher), the area under the held-out curve and the steps to given pass rates (faster).

@@ -16,13 +16,16 @@ def arm_costs(run: Run) -> Table | None:
     rows = []
     for name, one in costs(run).items():
         arm, beyond = BY_NAME[name], one.beyond_base
-        pairs = ((f"{one.total.seconds:,.0f}", f"{beyond.seconds:,.0f}"),) + tuple(
-            (count(total), count(part))
-            for total, part in ((one.total.tokens, beyond.tokens), (one.total.train_tokens, beyond.train_tokens))
-        )
+        pairs = [
+            (f"{one.total.seconds:,.0f}", f"{beyond.seconds:,.0f}"),
+            (count(one.total.tokens), count(beyond.tokens)),
+            (count(one.total.train_tokens), count(beyond.train_tokens)),
+        ]
         texts = [text if name == "base" else part for text, part in pairs]
         whole = [ABSENT if name == "base" else text for text, _ in pairs]
-        rows.append(Row(cells(arm.label, *(x for pair in zip(texts, whole, strict=True) for x in pair)), color=arm.color))
+        rows.append(
+            Row(cells(arm.label, *(x for pair in zip(texts, whole, strict=True) for x in pair)), color=arm.color)
+        )
     if not rows:
         return None
     return Table(

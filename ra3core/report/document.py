@@ -125,7 +125,7 @@ def _findings(config: ReportConfig, material: Material) -> list[Block]:
         statements.append(overall)
     if statements:
         blocks += [Heading("What it is due to: RA3 and its controls", "controls", level=3)]
-        blocks.append(Statements(tuple(statements)))
+        blocks += [tables.arms(run), Statements(tuple(statements))]
     if decoding:
         blocks += [
             Heading("What the difference is made of", "made-of", level=3),

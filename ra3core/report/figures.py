@@ -58,6 +58,7 @@ LOOK: dict[str, Any] = {
 }
 WIDTH = 7.2  # inches, a text width in a paper
 INK = "#333333"
+MOST_BESIDE = 10  # arms in panels side by side; more of them stand one above the other
 SEED_STYLES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1)), (0, (5, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 
 Make = Callable[[], Figure]
@@ -169,9 +170,13 @@ def by_steps(
 
     panels: (title, [(arm, group -> value)]). groups: labels along x, the last one is set apart (all tasks).
     """
-    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     widths = [max(2, len(arms)) for _, arms in panels]
-    every_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True, width_ratios=widths)[0]
+    if sum(widths) > MOST_BESIDE:
+        figure = Figure(figsize=(WIDTH, 0.9 + 2.3 * len(panels)), layout="constrained")
+        every_axes = figure.subplots(len(panels), 1, squeeze=False, sharey=True)[:, 0]
+    else:
+        figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+        every_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True, width_ratios=widths)[0]
     for axes, (title, arms) in zip(every_axes, panels, strict=True):
         step = 0.72 / max(1, len(arms))
         for index, (arm, points) in enumerate(arms):
@@ -199,7 +204,8 @@ def by_steps(
         axes.set_xlabel("steps of the task's plan")
         axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     every_axes[0].set_ylim(bottom=0)
-    every_axes[0].set_ylabel(y)
+    for axes in every_axes if sum(widths) > MOST_BESIDE else every_axes[:1]:
+        axes.set_ylabel(y)
     legend(figure, every_axes)
     return figure
 
@@ -293,10 +299,12 @@ def lengths_of_error(points: Iterable[Point]) -> list[list[float]]:
 
 
 def legend(figure: Figure, every_axes: Iterable[Axes]) -> None:
-    """One legend below all panels, each label once."""
+    """One legend below all panels, each label once, in as many columns as the longest label leaves room for."""
     entries: dict[str, Any] = {}
     for axes in every_axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if len(entries) > 1:
-        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=min(max(1, int(figure.get_figwidth() / 1.75)), len(entries)))
+        column = 0.62 + 0.06 * max(map(len, entries))  # inches: handle and padding, and a character
+        columns = min(max(1, int(figure.get_figwidth() / column)), 4, len(entries))
+        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)

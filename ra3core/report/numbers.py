@@ -31,7 +31,12 @@ def numbers(
     """seeds; level of the intervals. scores: arm -> benchmark or "average" -> mode -> k -> score. comparisons and
     claims: with verdicts and sentences. m_step: arm -> seed -> final figures. rlvr: arm -> seeds and means. costs: arm
     -> seconds and tokens. tuning: arm -> grid and choice. think_penalty: c -> measure -> estimate."""
-    rlvr_names = ["start", "final", "area", *(f"{kind}:{r}" for r in config.pass_rates for kind in ("steps", "minutes"))]
+    rlvr_names = [
+        "start",
+        "final",
+        "area",
+        *(f"{kind}:{r}" for r in config.pass_rates for kind in ("steps", "minutes")),
+    ]
     return plain(
         {
             "seeds": list(run.seeds),

@@ -11,7 +11,7 @@ from ra3core.report import paper_figures
 from ra3core.report.blocks import Block, Cell, Example, Heading, Paragraph, Picture, Row, Table, match_rationales
 from ra3core.report.figures import Point
 from ra3core.report.findings import Finding
-from ra3core.report.inputs import TUNE, Run
+from ra3core.report.inputs import PAPER_KS, TUNE, Run
 from ra3core.report.pictures import picture, score_point
 from ra3core.report.scores import Average, Contender
 from ra3core.report.stages import ABSENT
@@ -28,9 +28,9 @@ NEEDED = {
     "e_step_reward": "Figure 1 (E-step reward) needs e_step_1.",
     "demonstration": "Figure 2 (a demonstration before and after) needs a bootstrap that wrote a rationale.",
     "m_step": "Figure 3 (M-step cross-entropy) needs the M-steps of RA3 and NTP.",
-    "mid_training": "Figure 4 (score during mid-training) needs evaluations of the base model and of a mid-trained one.",
+    "mid_training": "Figure 4 (score during mid-training) needs evaluations of a mid-trained model.",
     "rlvr": "Figure 5 (RLVR curves) needs RLVR from at least one model.",
-    "think_penalty": "Figure 6 (effect of c) needs the runs of a sweep over e_step.think_penalty, given to `ra3 report`.",
+    "think_penalty": "Figure 6 (effect of c) needs runs that differ in e_step.think_penalty (a sweep).",
     "distilled": "Figure 7 (distilled comments) needs evaluations of the arms distilled and ra3.",
 }
 
@@ -44,9 +44,7 @@ def examples(config: ReportConfig, run: Run) -> list[Block]:
         return []
     blocks: list[Block] = [Heading("Demonstrations before and after annotation", "examples")]
     if all(one["before"] == one["after"] for one in found):
-        blocks.append(
-            Paragraph(f"`{source.name}` wrote no rationale: the demonstrations are as they were.")
-        )
+        blocks.append(Paragraph(f"`{source.name}` wrote no rationale: the demonstrations are as they were."))
     else:
         blocks.append(
             Paragraph(
@@ -112,9 +110,7 @@ def think_penalty(config: ReportConfig, run: Run) -> list[Block]:
             f"of pass@1 the bootstrap's). **{sentence}** {seeds.capitalize()} a point.",
             "Rationale length, share of lines with a rationale and score against the think penalty",
         ),
-        Table(
-            "think_penalty", "The same in numbers.", ("c (nats)", "seeds", *MEASURES.values()), tuple(rows)
-        ),
+        Table("think_penalty", "The same in numbers.", ("c (nats)", "seeds", *MEASURES.values()), tuple(rows)),
     ]
 
 
@@ -124,7 +120,7 @@ def distilled(run: Run, average: Average, main: Sequence[Finding]) -> list[Block
         return []
     arms = [BY_NAME[name] for name in ORIGINS if average.score(Contender(name)) is not None]
     groups: dict[str, dict[str, Point]] = {}
-    for k in average.ks:
+    for k in [k for k in average.ks if k in PAPER_KS or 5 not in average.ks]:
         scores = {arm.name: average.score(Contender(arm.name), k) for arm in arms}
         groups[f"pass@{k}"] = {name: score_point(score) for name, score in scores.items() if score is not None}
     said = next((one.statement.text for one in main if one.comparison.name == "ra3_distilled"), "")
@@ -160,7 +156,7 @@ def gaps(run: Run) -> list[str]:
         if seeds and stage not in SHARED and not stage.startswith(TUNE):
             lacking.setdefault(seeds, []).append(stage)
     return [
-        f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))} without {', '.join(f'`{s}`' for s in stages)}."
+        f"Of seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))} absent: {', '.join(stages)}."
         for seeds, stages in lacking.items()
     ]
 

@@ -4,7 +4,8 @@ The paper prints point estimates of pass@1 and pass@5, and no cost. Here every n
 interval over seeds and problems, a sentence is a claim only when the interval of the paired difference excludes zero,
 and controls, cost, settings and digests stand beside the result.
 
-Alone: `ra3 run` writes it last, `ra3 report RUN` again from tracked runs; from Python, with the folders of the artifacts that are there:
+Alone: `ra3 run` writes it last, `ra3 report RUN` again from tracked runs; from Python, with the folders of the
+artifacts that are there:
 
     report(ReportConfig(), Context(inputs={"evaluate_ra3/0": folder, ...}, out=Path("out"), scratch=Path("scratch")))
 """
@@ -83,8 +84,9 @@ def summary(material: Material) -> Metrics:
 
     results: arm -> decoding mode -> pass@1 (value, low, high). by_steps: arm -> number of steps -> pass@1, decoding
     free. differences: comparison -> value, low, high, verdict, label, comparison (short), sentence.
-    claims: the paper's three, each with its verdicts. benchmarks: those beside the embedded suite -> name, variant, and scores: arm -> "pass@1" and so on, "base pass@1"
-    where there are original tests -> value, low, high, tasks.
+    claims: the paper's three, each with its badge and sentence. benchmarks: those beside the embedded suite -> name,
+    variant, and scores: arm -> "pass@1" and so on, "base pass@1" where there are original tests -> value, low, high,
+    tasks.
     """
     scores = material.scores
     results: dict[str, dict[str, dict[str, float]]] = {}

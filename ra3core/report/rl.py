@@ -109,7 +109,7 @@ class Measured:
 def measure(seeds: Mapping[int, Course], name: str) -> Measured:
     """`start`, `final`, `area`, `steps:0.5` or `minutes:0.5` of an arm."""
     values = [value(one, name) for one in seeds.values()]
-    kind, _, rate = name.partition(":")
+    rate = name.partition(":")[2]
     reached = sum(one.reached[float(rate)].reached for one in seeds.values()) if rate else len(values)
     return Measured(over_seeds(values), len(values), reached)
 

@@ -1,7 +1,8 @@
 """pass@k of every arm with its interval, computed from the counts of all seeds.
 
-The unit is a matrix of seeds by tasks of unbiased pass@k estimates, one for each benchmark; ra3core.statistics resamples
-both. Two arms are resampled together, so that what makes a task hard or a seed lucky for both cancels in their difference.
+The unit is a matrix of seeds by tasks of unbiased pass@k estimates, one for each benchmark; ra3core.statistics
+resamples both. Two arms are resampled together, so that what makes a task hard or a seed lucky for both cancels in
+their difference.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from ra3core import statistics
 from ra3core.config import EMBEDDED
 from ra3core.report.inputs import Evaluation, Evaluations, Run
 
-
 Values = Mapping[int, Mapping[str, float]]
 """Seed -> task -> pass@k."""
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -240,19 +241,13 @@ def _differing(first: Sequence[Values], second: Sequence[Values], resamples: int
     a, b = matrices
     found = statistics.paired_difference(a, b, samples=resamples)
     by_seed = np.mean([(x - y).mean(axis=1) for x, y in zip(a, b, strict=True)], axis=0)
+    one, other = (float(np.mean([x.mean() for x in strata])) for strata in matrices)
     return Difference(
-        *(float(np.mean([x.mean() for x in one])) for one in (a, b)),
-        found.value,
-        found.low,
-        found.high,
-        tuple(by_seed.tolist()),
-        sum(x.shape[1] for x in a),
+        one, other, found.value, found.low, found.high, tuple(by_seed.tolist()), sum(x.shape[1] for x in a)
     )
 
 
-def _matrices(
-    first: Sequence[Values], second: Sequence[Values]
-) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
+def _matrices(first: Sequence[Values], second: Sequence[Values]) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
     """(seeds, tasks) of each benchmark for both, over what both have; None where that is nothing."""
     seeds = sorted(set.intersection(*(set(values) for values in (*first, *second)))) if first else []
     if not seeds:

@@ -37,7 +37,7 @@ _LONG, _TWO, _WIDE = (0, (9, 2)), (0, (5, 1, 1, 1, 1, 1)), (0, (2, 2))
 
 MID_TRAINING = (
     Arm("base", "Base model", "Base", "#5A5A5A", "s", _DOT, "mid-training of any kind"),
-    Arm("ntp", "NTP, data-matched", "NTP", "#0072B2", "o", _DASH, "the demonstrations: the same ones without rationales"),
+    Arm("ntp", "NTP, data-matched", "NTP", "#0072B2", "o", _DASH, "the demonstrations: the same, without rationales"),
     Arm(
         "ntp_compute",
         "NTP, compute-matched",
@@ -56,14 +56,62 @@ MID_TRAINING = (
         _LONG,
         "compute: as many floating-point operations as RA3's stages",
     ),
-    Arm("no_thinking", "RA3, thinking at infinite cost", "No thinking", "#44AA99", "d", _WIDE, "the pipeline itself: c infinite is NTP"),
-    Arm("shuffled", "Shuffled rationales", "Shuffled", "#8B5A2B", "p", _DOT, "what rationales say: the same ones, in other places"),
-    Arm("distilled", "Distilled comments", "Distilled", "#7A3D8F", "h", _MIX, "whose rationales they are: comments of another author"),
-    Arm("brite", "BRiTE (horizon 1)", "BRiTE", "#CC79A7", ">", _WIDE, "the temporal extension: every line has its own rationale"),
-    Arm("ra3_sampled", "RA3 without RL or selection", "RA3 sampled", "#B8A100", "*", _DASH, "RL and selection: rationales as the base policy samples them"),
-    Arm("ra3_no_rl", "RA3 without E-step RL", "RA3 w/o RL", "#E69F00", "D", _TWO, "the E-step's RL: rationales of the base policy"),
+    Arm(
+        "no_thinking",
+        "RA3 without thinking",
+        "No thinking",
+        "#44AA99",
+        "d",
+        _WIDE,
+        "the pipeline itself: c infinite is NTP",
+    ),
+    Arm(
+        "shuffled",
+        "Shuffled rationales",
+        "Shuffled",
+        "#8B5A2B",
+        "p",
+        _DOT,
+        "what rationales say: the same ones, in other places",
+    ),
+    Arm(
+        "distilled",
+        "Distilled comments",
+        "Distilled",
+        "#7A3D8F",
+        "h",
+        _MIX,
+        "whose rationales they are: comments of another author",
+    ),
+    Arm(
+        "brite",
+        "BRiTE (horizon 1)",
+        "BRiTE",
+        "#CC79A7",
+        ">",
+        _WIDE,
+        "the temporal extension: every line has its own rationale",
+    ),
+    Arm(
+        "ra3_sampled",
+        "RA3 without RL or selection",
+        "RA3 sampled",
+        "#B8A100",
+        "*",
+        _DASH,
+        "RL and selection: rationales as the base policy samples them",
+    ),
+    Arm(
+        "ra3_no_rl",
+        "RA3 without E-step RL",
+        "RA3 w/o RL",
+        "#E69F00",
+        "D",
+        _TWO,
+        "the E-step's RL: rationales of the base policy",
+    ),
     Arm("ra3", "RA3", "RA3", "#D55E00", "^", "-"),
-)  # fmt: skip
+)
 """Arms in the order of tables. Another arm is one line here, and a comparison in findings.py."""
 
 

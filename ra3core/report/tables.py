@@ -9,11 +9,11 @@ from statistics import fmean
 from typing import Any
 
 from ra3core.report.blocks import Cell, Row, Table, cells
-from ra3core.report.verdicts import percent, points, signed
-from ra3core.report.inputs import TUNE, Run
+from ra3core.report.inputs import PAPER_KS, TUNE, Run
 from ra3core.report.scores import Average, Benchmark, Contender, Difference, Score, Scores
 from ra3core.report.stages import ABSENT, mean, stage_title
 from ra3core.report.style import AFTER_RLVR, ARMS, BY_NAME, MODES, Arm
+from ra3core.report.verdicts import percent, points, signed
 
 SIGNS = {1: "▲", -1: "▼", 0: ""}
 
@@ -40,23 +40,20 @@ def results(scores: Scores, k: int) -> Table:
 def paper(run: Run, average: Average) -> Table:
     """The paper's table: pass@1 on every benchmark, and the averages of pass@1 and pass@5."""
     rows: list[Row] = []
-    averaged = average.ks if len(average.suites) > 1 else tuple(k for k in average.ks if k > 1)
-    last = max(average.ks, default=1)
+    several = len(average.suites) > 1
+    ks = [k for k in average.ks if k in PAPER_KS or 5 not in average.ks]
+    averaged = ks if several else [k for k in ks if k > 1]  # of one benchmark pass@1 stands there already
     for arm in ARMS:
         contender = Contender(arm.name)
         each = [scores.score(contender) for scores in average.suites.values()]
         if not any(each):
             continue
-        whole = [average.score(contender, k) for k in averaged if k in (1, 5) or (5 not in average.ks and k == last)]
+        whole = [average.score(contender, k) for k in averaged]
         difference = average.difference(contender, _reference(arm)) if contender != _reference(arm) else None
         seeds = max(score.seeds for score in each if score is not None)
         cells_ = (Cell(arm.label), Cell(str(seeds)), *map(_cell, each), *map(_cell, whole), *_effect(difference))
         rows.append(Row(cells_, color=arm.color, rule=_first_after_rlvr(arm, rows)))
-    names = [
-        f"average pass@{k}" if len(average.suites) > 1 else f"pass@{k}"
-        for k in averaged
-        if k in (1, 5) or (5 not in average.ks and k == last)
-    ]
+    names = [f"average pass@{k}" if several else f"pass@{k}" for k in averaged]
     without = "" if 5 in average.ks else " pass@5 needs five samples of every task, which this run does not have."
     return Table(
         "paper",
@@ -74,6 +71,24 @@ def _effect(difference: Difference | None) -> tuple[Cell, Cell]:
         return Cell(ABSENT), Cell(ABSENT)
     detail = f"[{points(difference.low)}, {points(difference.high)}]"
     return Cell(points(difference.value), detail, SIGNS[difference.sign]), Cell(signed(difference.h, 2))
+
+
+def arms(run: Run) -> Table:
+    """Which arms there are, and what each is for."""
+    there = {arm for found in (run.evaluations, *run.benchmarks.values()) for arm in found}
+    rows = [
+        Row(cells(arm.label, arm.controls_for), color=arm.color)
+        for arm in ARMS
+        if arm.controls_for and arm.name in there
+    ]
+    return Table(
+        "arms",
+        "The controls. A difference between RA3 and one of them is not due to what stands beside it.",
+        ("Arm", "controls for"),
+        tuple(rows),
+        text_columns=(1,),
+        compact=True,
+    )
 
 
 def decoding(run: Run, scores: Scores, modes: Sequence[str]) -> Table:

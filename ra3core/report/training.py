@@ -64,9 +64,10 @@ def _e_step(run: Run) -> list[Block]:
             picture(
                 "e_step_reward",
                 lambda: figures.curves(reward, 2.9),
-                "**The paper's figure 1.** Left: the E-step's reward, the log-likelihood of the expert's next lines, less "
-                "the penalty c when a rationale is written; how hard the lines of an iteration are moves it most. Right: "
-                "that log-likelihood given a rationale less the one without, before the penalty, in which this cancels. "
+                "**The paper's figure 1.** Left: the E-step's reward, the log-likelihood of the expert's next lines, "
+                "less the penalty c when a rationale is written; how hard the lines of an iteration are moves it most. "
+                "Right: that log-likelihood given a rationale less the one without, before the penalty: there this "
+                "cancels. "
                 f"{rise(run, 'reward', 'the reward')} {rise(run, 'gain', 'the gain')}{new_round}",
                 "E-step reward and gain over iterations, every seed and their mean",
                 seeds,
@@ -83,8 +84,8 @@ def _e_step(run: Run) -> list[Block]:
             picture(
                 "e_step",
                 lambda: figures.curves(health, 2.1),
-                "E-step. Mean probability of a rationale, over lines; length of a rationale, lines that it governs, and "
-                f"entropy of its tokens.{new_round}",
+                "E-step. Mean probability of a rationale, over lines; length of a rationale, lines that it governs, "
+                f"and entropy of its tokens.{new_round}",
                 "Think rate, rationale length, segment length and entropy over E-step iterations",
                 seeds,
             )
@@ -123,11 +124,12 @@ def _m_step(run: Run, evidence: Sequence[Evidence]) -> list[Block]:
     return [
         picture(
             "m_step",
-            lambda: figures.curves(panels, 2.8),
-            "**The paper's figure 3.** Cross-entropy of the M-step (log scale), on demonstrations held out from its training. Left: "
-            "per token over **all tokens**, rationales included, prompt excluded. Middle: per **code token** only; RA3 "
-            f"reads the rationales that bootstrap wrote, {_chosen(run)}. Right: the **whole demonstration**, where a "
-            f"rationale has to pay for itself. {_verdicts(evidence, 'cross_entropy')}",
+            lambda: figures.curves(panels, 2.8 + 0.08 * len(run.trained)),
+            "**The paper's figure 3.** Cross-entropy of the M-step (log scale), on demonstrations held out from its "
+            "training. Left: per token over **all tokens**, rationales included, prompt excluded. Middle: per **code "
+            f"token** only; RA3 reads the rationales that bootstrap wrote, {_chosen(run)}. Right: the **whole "
+            "demonstration**, where a rationale has to pay for itself. "
+            f"{_verdicts(evidence, 'cross_entropy')}",
             "Held-out cross-entropy of RA3 and its controls over training tokens",
             len(run.seeds),
         )
@@ -175,8 +177,8 @@ def _progress(run: Run, average: Average, evidence: Sequence[Evidence]) -> list[
         picture(
             "mid_training",
             lambda: paper_figures.progress(paths, "training tokens of the M-steps (millions)", "mean pass@1"),
-            f"**The paper's figure 4.** Mean pass@1 over the benchmarks ({averaged}) against the tokens that mid-training "
-            f"trained on, with 95 % intervals. {between} {_verdicts(evidence, 'pass_at_1')}",
+            f"**The paper's figure 4.** Mean pass@1 over the benchmarks ({averaged}) against the tokens that "
+            f"mid-training trained on, with 95 % intervals. {between} {_verdicts(evidence, 'pass_at_1')}",
             "Mean pass@1 before and after mid-training against training tokens",
             len(run.seeds),
         )
@@ -220,7 +222,7 @@ def _rlvr(run: Run, evidence: Sequence[Evidence]) -> list[Block]:
         blocks.append(
             picture(
                 "rlvr",
-                lambda: figures.curves(result, 3.0),
+                lambda: figures.curves(result, 3.3),
                 "**The paper's figure 5.** RLVR from every model: the same tasks, unit tests and steps; pass rate on "
                 "tasks that it never trains on, mean with a band of one standard error over seeds. Minutes are those "
                 f"of the steps, without the evaluations. {_verdicts(evidence, 'rlvr')}",
