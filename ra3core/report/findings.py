@@ -179,15 +179,15 @@ def order(found: Sequence[Finding]) -> Statement | None:
         return None
     parts = {"NTP above base": verdicts["ntp_base"], "RA3 above NTP": verdicts["ra3_ntp"]}
     states = ", ".join(f"{name}: {_STATE[verdict]}" for name, verdict in parts.items())
-    if "against" in parts.values():
-        return Statement(
-            "against", "Against the paper", f"**The paper's order base < NTP < RA3 does not hold here.** {states}."
-        )
-    if "not shown" in parts.values():
-        return Statement(
-            "not shown", "Not shown", f"**The paper's order base < NTP < RA3 is not shown as a whole.** {states}."
-        )
-    return Statement("shown", "Shown", f"**The paper's order base < NTP < RA3 holds.** {states}.")
+    seeds = min(finding.difference.seeds for finding in found)
+    said, holds = (
+        ("against", "does not hold here")
+        if "against" in parts.values()
+        else ("not shown", "is not shown as a whole")
+        if "not shown" in parts.values()
+        else ("shown", "holds")
+    )
+    return Statement(said, label(said, seeds), f"**The paper's order base < NTP < RA3 {holds}.** {states}.")
 
 
 _STATE = {"shown": "shown", "not shown": "not shown", "against": "the opposite is shown"}
@@ -236,10 +236,6 @@ def not_run(run: Run, settings: Mapping[str, Any]) -> str | None:
     sentences = [f"Not run, and absent from every table and figure: {enumerate_in_words(mid)}."] if mid else []
     sentences += [f"RLVR was not run from: {enumerate_in_words(after)}."] if after else []
     return " ".join(sentences) or None
-
-
-def arm_label(contender: Contender) -> str:
-    return BY_NAME[contender.arm].label
 
 
 def _statement(comparison: Comparison, difference: Difference) -> Statement:

@@ -43,7 +43,6 @@ class Course:
     start: float
     final: float
     area: float
-    last_step: int
     reached: Mapping[float, Reached]
 
 
@@ -72,7 +71,7 @@ def _course(curve: list[tuple[int, float]], minutes: Mapping[int, float], rates:
         step = int(last) if at is None else at
         reached[rate] = Reached(float(step), minutes.get(step, 0.0), at is not None)
     area = float(np.trapezoid(values, steps) / (last - steps[0]))
-    return Course(float(values[0]), float(late.mean()), area, int(last), reached)
+    return Course(float(values[0]), float(late.mean()), area, reached)
 
 
 def _minutes(one: StageRun) -> dict[int, float]:

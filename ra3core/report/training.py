@@ -199,7 +199,7 @@ def _trained_tokens(run: Run, stage: str) -> float | None:
         [value for one in run.stages.get(s, {}).values() if (value := one.metric("train_tokens")) is not None]
         for s in stages
     ]
-    return sum(map(fmean, values)) if all(values) else None
+    return sum(map(fmean, values)) if values and all(values) else None
 
 
 def _rlvr(run: Run, evidence: Sequence[Evidence]) -> list[Block]:

@@ -52,7 +52,7 @@ def test_all_figures_of_the_paper(whole: tuple[Inputs, Path]) -> None:
 def test_every_figure_says_over_how_many_seeds(whole: tuple[Inputs, Path]) -> None:
     _, out = whole
     captions = [line for line in (out / "report.md").read_text().splitlines() if line.startswith("**Figure ")]
-    assert len(captions) == 13
+    assert len(captions) == 12
     for caption in captions:
         assert "3 seeds." in caption or "2 seeds a point" in caption or "of seed 0" in caption, caption
 

@@ -37,7 +37,9 @@ def seeds(artifacts: Callable[..., Inputs]) -> tuple[Inputs, Inputs]:
 
 
 def test_seeds_are_pooled(seeds: tuple[Inputs, Inputs]) -> None:
-    config, inputs = pooled([run("one", seeds[0]), run("two", seeds[1], seed=1, name="other", report__examples=7)])
+    config, inputs = pooled(
+        [run("one", seeds[0]), run("two", seeds[1], seed=1, registry__enabled=False, report__examples=7)]
+    )
     assert inputs == seeds[0] | seeds[1]
     assert config.settings["seed"] == 0 and "report" not in config.settings
     assert config.mlflow_runs["ntp/1"] == "id-ntp/1"
