@@ -6,6 +6,7 @@ from math import isnan
 
 from ra3core.report.blocks import Block, Cell, Row, Table
 from ra3core.report.rl import Courses, Gap, Measured, gap, measure
+from ra3core.report.stages import ABSENT
 from ra3core.report.style import BY_NAME
 from ra3core.report.verdicts import percent, signed
 
@@ -73,6 +74,8 @@ def _cell(one: Measured, share: bool) -> Cell:
     estimate = one.estimate
     text = f"{scale * estimate.value:.1f}"
     detail = "" if isnan(estimate.low) else f"[{scale * estimate.low:.1f}, {scale * estimate.high:.1f}]"
+    if one.reached == 0:
+        return Cell(ABSENT, f"in 0 of {one.seeds}")
     if one.reached < one.seeds:
         text = f"> {text}"
         detail = f"{detail} in {one.reached} of {one.seeds}".strip()
@@ -81,7 +84,7 @@ def _cell(one: Measured, share: bool) -> Cell:
 
 def _difference(one: Gap | None, share: bool) -> Cell:
     if one is None or not one.reached:
-        return Cell("–")
+        return Cell(ABSENT)
     scale, estimate = 100 if share else 1, one.estimate
     detail = "" if isnan(estimate.low) else f"[{signed(scale * estimate.low, 1)}, {signed(scale * estimate.high, 1)}]"
     return Cell(signed(scale * estimate.value, 1), detail + ("" if isnan(one.d) else f" d = {signed(one.d, 2)}"))
