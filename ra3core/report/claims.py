@@ -23,7 +23,7 @@ from ra3core.report.inputs import Run
 from ra3core.report.rl import Courses, Gap, gap
 from ra3core.report.scores import Average, Contender, Difference
 from ra3core.report.style import BY_NAME
-from ra3core.report.verdicts import LABELS, NBSP, interval, label, percent, seeds_in_words, signed, verdict
+from ra3core.report.verdicts import NBSP, interval, label, percent, seeds_in_words, signed, verdict
 from ra3core.statistics import Estimate, over_seeds, standardised
 
 TITLES = {
@@ -100,8 +100,10 @@ def summaries(evidence: list[Evidence]) -> list[Statement]:
         overall: Verdict = (
             "shown" if set(verdicts) == {"shown"} else "against" if set(verdicts) == {"against"} else "not shown"
         )
-        badge = "In part" if "shown" in verdicts and overall == "not shown" else LABELS[overall]
-        states = "; ".join(f"{one.short}: {LABELS[one.statement.verdict].lower()}" for one in parts)
+        badge = label(overall, len(parts[0].per_seed))
+        if "shown" in verdicts and overall == "not shown":
+            badge = "In part, 1 seed" if len(parts[0].per_seed) == 1 else "In part"
+        states = "; ".join(f"{one.short}: {one.statement.label.lower()}" for one in parts)
         found.append(Statement(overall, badge, f"**{title}.** {states}."))
     return found
 

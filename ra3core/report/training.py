@@ -249,7 +249,7 @@ def _rlvr(run: Run, evidence: Sequence[Evidence]) -> list[Block]:
 
 def _verdicts(evidence: Sequence[Evidence], claim: str) -> str:
     """What the claims say, in a clause each."""
-    parts = [f"{one.short}: {LABELS[one.statement.verdict].lower()}" for one in evidence if one.claim == claim]
+    parts = [f"{one.short}: {one.statement.label.lower()}" for one in evidence if one.claim == claim]
     return f"**{'; '.join(parts)}.**" if parts else ""
 
 

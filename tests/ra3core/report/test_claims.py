@@ -72,6 +72,7 @@ def test_one_seed_claims_nothing_that_seeds_have_to_show(artifacts: Callable[...
         if claim == "cross_entropy" or "pass_at_1" not in (claim, name.rpartition(":")[2]):
             assert one.statement.label == "Not shown" and "1 seed, so that there is no interval" in one.statement.text
     assert found["pass_at_1", "ntp_compute"].statement.label == "Shown, 1 seed"
+    assert [one.label for one in summaries(list(found.values()))] == ["Not shown", "Shown, 1 seed", "In part, 1 seed"]
     assert "1 seed, 160 tasks" in found["pass_at_1", "ntp_compute"].statement.text
 
 
