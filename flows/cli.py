@@ -256,6 +256,22 @@ def calibrate(
 
 
 @app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Name or id in MLflow, or a folder of artifacts.")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="By default reports/runs/NAME.")] = None,
+) -> None:
+    """Make the report again from runs on record, finished or not; nothing is trained.
+
+    Several runs are pooled when they differ in their seeds alone; runs of a sweep stand side by side.
+    """
+    runtime = environment.runtime()
+    environment.prepare(runtime.root)
+    from flows.reporting import report_on, show
+
+    show(*report_on(runs, out, runtime.root))
+
+
+@app.command()
 def sync() -> None:
     """Send the MLflow server what it did not take while it was away (mlflow/outbox)."""
     runtime = environment.runtime()

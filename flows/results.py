@@ -111,7 +111,7 @@ def publish(report: Artifact, reports: Path, name: str) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for path in sorted(report.path.iterdir()):
-        if path.suffix in (".html", ".md", ".png", ".svg"):
+        if path.suffix in (".html", ".md", ".png", ".svg") or path.name == "numbers.json":
             shutil.copy2(path, partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)

@@ -312,10 +312,12 @@ class EvaluationConfig(_Sampled):
 
 
 class ReportConfig(Section):
-    """The page that sums a run up; `settings`, `commit` and `mlflow_runs` are filled in by the flow and only shown."""
+    """The page that sums a run up; what stands below `pass_rates` is filled in by the flow and only shown."""
 
     resamples: Positive = 4_000  # bootstrap draws behind every interval
     examples: NonNegative = 3  # demonstrations shown before and after annotation
+    pass_rates: list[Rate] = Field(default=[0.25, 0.5, 0.75])  # on RLVR's held-out tasks: when is each reached
+    notes: list[str] = Field(default=[])  # what the run lacks
     settings: dict[str, Any] = Field(default={})  # the whole resolved configuration
     commit: str | None = None
     mlflow_runs: dict[str, str] = Field(default={})  # input name such as "ntp/0" -> run id

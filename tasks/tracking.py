@@ -35,7 +35,7 @@ from ra3core.artifacts import Artifact
 from ra3core.errors import UserError
 from ra3core.stage import Metrics
 from tasks.outbox import Outbox, Sent, left, send_all
-from tasks.writer import EXPERIMENT, Direct, Writer, ask, now, reason, shown
+from tasks.writer import EXPERIMENT, Direct, Writer, ask, chosen_uri, default_uri, now, reason, shown
 
 FLUSH_SECONDS = 3.0  # between batches; one batch costs about as much as one metric
 LONGEST_PARAM = 250  # characters; longer values are shortened, config.yaml has them whole
@@ -63,10 +63,10 @@ class Tracking:
     """
 
     def __init__(self, root: Path, uri: str | None = None) -> None:
-        default = f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
+        default = default_uri(root)
         (root / "mlflow").mkdir(exist_ok=True)
         self.root = root
-        self.uri = uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default
+        self.uri = uri = uri or chosen_uri(root)
         self._writer: Writer
         try:
             self.client = MlflowClient(tracking_uri=uri)
@@ -204,7 +204,7 @@ class Tracking:
         time = now()
         self._writer.log(self._run_id, [Metric(name, value, time, 0) for name, value in metrics.items()])
         for path in sorted(folder.iterdir()) if folder else ():
-            if path.suffix in (".html", ".md", ".png"):
+            if path.suffix in (".html", ".md", ".png") or path.name == "numbers.json":
                 self._writer.file(self._run_id, path, "report")
         self._writer.end(self._run_id, "FINISHED")
         self.close()

@@ -10,6 +10,7 @@ that tag a run is found that was made in a call whose answer was lost, so that n
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 import time
@@ -252,6 +253,16 @@ def ask(client: MlflowClient, question: Callable[[MlflowClient], T]) -> T | None
         if error.get_http_status_code() < 500:
             raise
         return None
+
+
+def default_uri(root: Path) -> str:
+    """The checkout's own database."""
+    return f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
+
+
+def chosen_uri(root: Path) -> str:
+    """Where runs are tracked: MLFLOW_TRACKING_URI, else the checkout's own database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or default_uri(root)
 
 
 def shown(uri: str) -> str:

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from ra3core.plotting import INK, WIDTH
 from ra3core.plotting import Make as Make
 from ra3core.plotting import draw as draw
 from ra3core.report.inputs import Curve
 from ra3core.report.style import Arm
+
+MOST_BESIDE = 10  # arms in panels side by side; more of them stand one above the other
+SEED_STYLES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1)), (0, (5, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes with curves. y: label with its unit. percent: the values are shares."""
+    """One pair of axes with curves. y: label with its unit. percent: the values are shares. log: of the y axis.
+    each_seed: every seed's curve, thin, in place of the band."""
 
     title: str
     y: str
@@ -41,6 +46,8 @@ class Panel:
     percent: bool = False
     smooth: bool = False
     from_zero: bool = False
+    each_seed: bool = False
+    log: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,12 +60,14 @@ class Point:
 
 
 def curves(panels: Sequence[Panel], height: float = 2.4) -> Figure:
-    """Panels side by side with one legend below, as far as they show the same arms."""
-    figure = Figure(figsize=(WIDTH if len(panels) > 1 else WIDTH * 0.62, height), layout="constrained")
-    every_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    """Panels side by side, four in two rows of `height`, with one legend below, as far as they show the same arms."""
+    rows = 2 if len(panels) > 3 else 1
+    size = WIDTH if len(panels) > 1 else WIDTH * 0.62, height * rows
+    figure = Figure(figsize=size, layout="constrained")
+    every_axes = figure.subplots(rows, len(panels) // rows, squeeze=False).flat
     for axes, panel in zip(every_axes, panels, strict=True):
         _panel(axes, panel)
-    _legend(figure, every_axes)
+    legend(figure, figure.axes)
     return figure
 
 
@@ -70,20 +79,33 @@ def _panel(axes: Axes, panel: Panel) -> None:
         if len(whole.steps) <= 30:
             look |= {"marker": line.arm.marker, "markersize": 3.6}
         for raw, curve in zip(line.curve.rounds(), whole.rounds(), strict=True):
-            if panel.smooth and len(raw.steps) >= 40:
+            if panel.smooth and len(raw.steps) >= 40 and not (panel.each_seed and len(raw.values) > 1):
                 axes.plot(raw.steps, raw.mean * scale, color=line.arm.color, alpha=0.22, linewidth=0.7)
             axes.plot(curve.steps, curve.mean * scale, **look)
-            if len(curve.values) > 1:
+            if len(curve.values) > 1 and panel.each_seed:
+                for one, style in zip(curve.values, cycle(SEED_STYLES), strict=False):
+                    axes.plot(curve.steps, one * scale, color="#7A7A7A", linewidth=0.8, linestyle=style, zorder=1.5)
+            elif len(curve.values) > 1:
                 low, high = curve.mean - curve.standard_error, curve.mean + curve.standard_error
                 axes.fill_between(curve.steps, low * scale, high * scale, color=line.arm.color, alpha=0.16, linewidth=0)
-        axes.plot([], [], label=line.arm.label, **look)
+        several = panel.each_seed and len(line.curve.values) > 1
+        axes.plot([], [], label=f"{line.arm.label}, mean" if several else line.arm.label, **look)
+        if several:
+            axes.plot([], [], color="#7A7A7A", linewidth=0.8, label="each seed")
         for start in line.curve.starts:
             axes.axvline(start - 0.5, color="#B0B0B0", linewidth=0.8, linestyle=(0, (2, 2)))
     axes.set_title(panel.title)
     axes.set_xlabel(panel.x)
     axes.set_ylabel(panel.y)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    long = any(len(line.curve.steps) and line.curve.steps[-1] > 6 for line in panel.lines)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=long, steps=[1, 2, 5, 10]))
+    if panel.log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     if panel.percent:
         axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     if panel.from_zero:
@@ -98,9 +120,13 @@ def by_steps(
 
     panels: (title, [(arm, group -> value)]). groups: labels along x, the last one is set apart (all tasks).
     """
-    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     widths = [max(2, len(arms)) for _, arms in panels]
-    every_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True, width_ratios=widths)[0]
+    if sum(widths) > MOST_BESIDE:
+        figure = Figure(figsize=(WIDTH, 0.9 + 2.3 * len(panels)), layout="constrained")
+        every_axes = figure.subplots(len(panels), 1, squeeze=False, sharey=True)[:, 0]
+    else:
+        figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+        every_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True, width_ratios=widths)[0]
     for axes, (title, arms) in zip(every_axes, panels, strict=True):
         step = 0.72 / max(1, len(arms))
         for index, (arm, points) in enumerate(arms):
@@ -109,7 +135,7 @@ def by_steps(
             axes.errorbar(
                 [x for x, _ in present],
                 [p.value for _, p in present],
-                yerr=_arms_of_error(p for _, p in present),
+                yerr=lengths_of_error(p for _, p in present),
                 color=arm.color,
                 marker=arm.marker,
                 markersize=4.6,
@@ -128,8 +154,9 @@ def by_steps(
         axes.set_xlabel("steps of the task's plan")
         axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     every_axes[0].set_ylim(bottom=0)
-    every_axes[0].set_ylabel(y)
-    _legend(figure, every_axes)
+    for axes in every_axes if sum(widths) > MOST_BESIDE else every_axes[:1]:
+        axes.set_ylabel(y)
+    legend(figure, every_axes)
     return figure
 
 
@@ -148,7 +175,7 @@ def decoding(rows: Sequence[tuple[Arm, Mapping[str, Point]]], modes: Mapping[str
             axes.errorbar(
                 [point.value],
                 [height],
-                xerr=_arms_of_error([point]),
+                xerr=lengths_of_error([point]),
                 color=arm.color,
                 marker=marker,
                 fillstyle=fill,  # pyright: ignore[reportArgumentType]
@@ -183,7 +210,7 @@ def differences(groups: Sequence[Sequence[tuple[str, Point, str, Sequence[float]
         axes.errorbar(
             [point.value],
             [y],
-            xerr=_arms_of_error([point]),
+            xerr=lengths_of_error([point]),
             color=color,
             marker="o",
             markersize=5.5,
@@ -215,17 +242,19 @@ def _named_rows(axes: Axes, labels: Sequence[str], heights: Sequence[float]) -> 
     axes.spines["left"].set_visible(False)
 
 
-def _arms_of_error(points: Iterable[Point]) -> list[list[float]]:
+def lengths_of_error(points: Iterable[Point]) -> list[list[float]]:
     """Lengths below and above, as errorbar wants them."""
     found = list(points)
     return [[max(0.0, p.value - p.low) for p in found], [max(0.0, p.high - p.value) for p in found]]
 
 
-def _legend(figure: Figure, every_axes: Iterable[Axes]) -> None:
-    """One legend below all panels, each label once."""
+def legend(figure: Figure, every_axes: Iterable[Axes]) -> None:
+    """One legend below all panels, each label once, in as many columns as the longest label leaves room for."""
     entries: dict[str, Any] = {}
     for axes in every_axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if len(entries) > 1:
-        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=min(4, len(entries)))
+        column = 0.62 + 0.06 * max(map(len, entries))  # inches: handle and padding, and a character
+        columns = min(max(1, int(figure.get_figwidth() / column)), 4, len(entries))
+        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)

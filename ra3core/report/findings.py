@@ -6,13 +6,25 @@ and the run contradicts is said as plainly as what it confirms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ra3core.report.blocks import Statement
 from ra3core.report.inputs import Run
 from ra3core.report.scores import Contender, Difference, Scores
-from ra3core.report.style import ARMS, BY_NAME
+from ra3core.report.style import ARMS, BY_NAME, MID_TRAINING
+from ra3core.report.verdicts import (
+    NBSP,
+    enumerate_in_words,
+    interval,
+    label,
+    percent,
+    points,
+    seeds_in_words,
+    signed,
+    verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -31,23 +43,56 @@ class Comparison:
     expected: bool = True
 
 
+def _controls() -> tuple[Comparison, ...]:
+    """RA3 against every arm that takes something away from it; the paper expects RA3 ahead."""
+    wording = {
+        "ntp": ("NTP on the same demonstrations", "RA3 − NTP, data-matched"),
+        "ntp_compute": ("NTP with as many tokens to process", "RA3 − NTP, compute-matched"),
+        "ntp_flops": ("NTP with as many floating-point operations", "RA3 − NTP, FLOPs-matched"),
+        "ra3_no_rl": ("RA3 annotated by the base policy", "RA3 − RA3 without E-step RL"),
+        "ra3_sampled": ("RA3 with rationales as the base policy samples them", "RA3 − RA3 without RL or selection"),
+        "brite": ("BRiTE, with a rationale for every line", "RA3 − BRiTE"),
+        "distilled": ("NTP on comments distilled from another author", "RA3 − distilled comments"),
+        "shuffled": ("the same with its rationales shuffled", "RA3 − shuffled rationales"),
+        "no_thinking": ("RA3 with thinking at infinite cost", "RA3 − RA3 without thinking"),
+    }
+    subjects = {"ra3_no_rl": "RA3 with the E-step's RL"}
+    return tuple(
+        Comparison(f"ra3_{name}", Contender("ra3"), Contender(name), subjects.get(name, "RA3"), other, short)
+        for name, (other, short) in wording.items()
+    )
+
+
+def _after_rlvr() -> tuple[Comparison, ...]:
+    """The model from RA3 against those from other arms, and every arm against what it started from."""
+    against = [
+        Comparison(
+            "rlvr" if arm.name == "ntp" else f"rlvr_ra3_{arm.name}",
+            Contender("ra3_rlvr"),
+            Contender(f"{arm.name}_rlvr"),
+            "After RLVR, the model from RA3",
+            "the model from NTP" if arm.name == "ntp" else f"the model from {arm.short}",
+            f"RA3 + RLVR − {arm.short} + RLVR",
+        )
+        for arm in MID_TRAINING
+        if arm.name != "ra3"
+    ]
+    own = [
+        Comparison(
+            f"rlvr_of_{arm.name}",
+            Contender(f"{arm.name}_rlvr"),
+            Contender(arm.name),
+            f"{arm.short} followed by RLVR",
+            f"{arm.short} alone",
+            f"{arm.short} + RLVR − {arm.short}",
+        )
+        for arm in MID_TRAINING
+    ]
+    return (*against, *own)
+
+
 MAIN = (
-    Comparison(
-        "ra3_ntp",
-        Contender("ra3"),
-        Contender("ntp"),
-        "RA3",
-        "NTP on the same demonstrations",
-        "RA3 − NTP, data-matched",
-    ),
-    Comparison(
-        "ra3_ntp_compute",
-        Contender("ra3"),
-        Contender("ntp_compute"),
-        "RA3",
-        "NTP with as many tokens to process",
-        "RA3 − NTP, compute-matched",
-    ),
+    *_controls()[:3],
     Comparison(
         "ntp_base",
         Contender("ntp"),
@@ -56,38 +101,8 @@ MAIN = (
         "the base model it starts from",
         "NTP − base",
     ),
-    Comparison(
-        "ra3_ra3_no_rl",
-        Contender("ra3"),
-        Contender("ra3_no_rl"),
-        "RA3 with the E-step's RL",
-        "RA3 annotated by the base policy",
-        "RA3 − RA3 without E-step RL",
-    ),
-    Comparison(
-        "rlvr",
-        Contender("ra3_rlvr"),
-        Contender("ntp_rlvr"),
-        "After RLVR, the model from RA3",
-        "the model from NTP",
-        "RA3 + RLVR − NTP + RLVR",
-    ),
-    Comparison(
-        "rlvr_of_ntp",
-        Contender("ntp_rlvr"),
-        Contender("ntp"),
-        "NTP followed by RLVR",
-        "NTP alone",
-        "NTP + RLVR − NTP",
-    ),
-    Comparison(
-        "rlvr_of_ra3",
-        Contender("ra3_rlvr"),
-        Contender("ra3"),
-        "RA3 followed by RLVR",
-        "RA3 alone",
-        "RA3 + RLVR − RA3",
-    ),
+    *_controls()[3:],
+    *_after_rlvr(),
 )
 DECODING = (
     Comparison(
@@ -115,6 +130,15 @@ DECODING = (
         "With comments banned, RA3",
         "NTP",
         "comments banned: RA3 − NTP",
+        expected=False,
+    ),
+    Comparison(
+        "no_thinking_ntp",
+        Contender("no_thinking"),
+        Contender("ntp"),
+        "RA3 with thinking at infinite cost",
+        "NTP, which it should be equal to",
+        "RA3 without thinking − NTP",
         expected=False,
     ),
     Comparison(
@@ -155,15 +179,15 @@ def order(found: Sequence[Finding]) -> Statement | None:
         return None
     parts = {"NTP above base": verdicts["ntp_base"], "RA3 above NTP": verdicts["ra3_ntp"]}
     states = ", ".join(f"{name}: {_STATE[verdict]}" for name, verdict in parts.items())
-    if "against" in parts.values():
-        return Statement(
-            "against", "Against the paper", f"**The paper's order base < NTP < RA3 does not hold here.** {states}."
-        )
-    if "not shown" in parts.values():
-        return Statement(
-            "not shown", "Not shown", f"**The paper's order base < NTP < RA3 is not shown as a whole.** {states}."
-        )
-    return Statement("shown", "Shown", f"**The paper's order base < NTP < RA3 holds.** {states}.")
+    seeds = min(finding.difference.seeds for finding in found)
+    said, holds = (
+        ("against", "does not hold here")
+        if "against" in parts.values()
+        else ("not shown", "is not shown as a whole")
+        if "not shown" in parts.values()
+        else ("shown", "holds")
+    )
+    return Statement(said, label(said, seeds), f"**The paper's order base < NTP < RA3 {holds}.** {states}.")
 
 
 _STATE = {"shown": "shown", "not shown": "not shown", "against": "the opposite is shown"}
@@ -180,9 +204,9 @@ def uncertainty(run: Run) -> str:
         )
     return (
         f"{len(seeds)} seeds, each a whole pipeline{_shared(run)}. Intervals are 95 % "
-        "bootstrap intervals over seeds and problems, both resampled; differences are paired by seed and by problem. "
-        f"{len(seeds)} seeds say little about the spread between seeds, so the difference of each is given beside "
-        "the interval."
+        "bootstrap intervals over seeds and problems, both resampled, and stretched as Student's distribution asks for "
+        f"{len(seeds)} seeds; differences are paired by seed and by problem. h is Cohen's: 0.2 is called small, 0.5 "
+        "medium, 0.8 large."
     )
 
 
@@ -198,54 +222,42 @@ def _shared(run: Run) -> str:
     return ", " + ", ".join(parts) if parts else ""
 
 
-def not_run(run: Run) -> str | None:
-    """A sentence on the arms without an evaluation; None when all are there."""
+def not_run(run: Run, settings: Mapping[str, Any]) -> str | None:
+    """A sentence on the arms without an evaluation; None when all are there.
+
+    settings: the run's; where they say which arms it has, the others are not missed.
+    """
     evaluated = {arm for found in (run.evaluations, *run.benchmarks.values()) for arm in found}
-    missing = [arm.label for arm in ARMS if arm.name not in evaluated]
-    if not missing:
-        return None
-    return f"Not run, and absent from every table and figure: {_enumerate(missing)}."
-
-
-def arm_label(contender: Contender) -> str:
-    return BY_NAME[contender.arm].label
-
-
-def percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f}"
-
-
-def points(difference: float) -> str:
-    """A signed difference of shares in points of percent."""
-    return f"{100 * difference:+.1f}".replace("-", "−")
+    arms = settings.get("arms", {})
+    asked = {"base", *arms.get("mid_trained", ()), *(f"{name}_rlvr" for name in arms.get("rlvr", ()))}
+    missing = [arm for arm in ARMS if arm.name not in evaluated and (arm.name in asked or not arms)]
+    mid = [arm.label for arm in missing if not arm.after_rl]
+    after = [BY_NAME[arm.start].label for arm in missing if arm.after_rl and arm.start in evaluated]
+    sentences = [f"Not run, and absent from every table and figure: {enumerate_in_words(mid)}."] if mid else []
+    sentences += [f"RLVR was not run from: {enumerate_in_words(after)}."] if after else []
+    return " ".join(sentences) or None
 
 
 def _statement(comparison: Comparison, difference: Difference) -> Statement:
     claim = f"{comparison.subject} solves more tasks than {comparison.object}"
     reverse = f"{comparison.subject} solves fewer tasks than {comparison.object}"
-    numbers = _numbers(difference)
-    if difference.low > 0:
-        verdict, label = ("shown", "Shown") if comparison.expected else ("fact", "More")
-        return Statement(verdict, label, f"**{claim}:** {numbers}.")
-    if difference.high < 0:
-        if comparison.expected:
-            return Statement("against", "Against the paper", f"**{reverse}:** {numbers}.")
-        return Statement("fact", "Fewer", f"**{reverse}:** {numbers}.")
-    label = "Not shown" if comparison.expected else "No difference shown"
-    doubt = "That " + claim[0].lower() + claim[1:] if not claim.startswith(("RA3", "NTP")) else "That " + claim
-    return Statement("not shown", label, f"**{doubt} is not shown:** {numbers}; the interval includes zero.")
+    numbers = difference_in_words(difference)
+    found = verdict(difference.low, difference.high)
+    if found == "not shown":
+        badge = label(found, difference.seeds) if comparison.expected else "No difference shown"
+        doubt = claim if claim.startswith(tuple(arm.short for arm in MID_TRAINING)) else claim[0].lower() + claim[1:]
+        return Statement(found, badge, f"**That {doubt} is not shown:** {numbers}; the interval includes zero.")
+    sentence = f"**{claim if found == 'shown' else reverse}:** {numbers}."
+    if comparison.expected:
+        return Statement(found, label(found, difference.seeds), sentence)
+    return Statement("fact", "More" if found == "shown" else "Fewer", sentence)
 
 
-def _numbers(difference: Difference) -> str:
-    text = (
-        f"pass@1 {percent(difference.first)} % against {percent(difference.second)} %, {points(difference.value)} "
-        f"points (95 % interval {points(difference.low)} to {points(difference.high)}"
+def difference_in_words(difference: Difference, k: int = 1) -> str:
+    """Both scores, the difference in points with its interval, Cohen's h, and over how many seeds and tasks."""
+    by_seed = f"; by seed {', '.join(points(value) for value in difference.per_seed)}" if difference.seeds > 1 else ""
+    return (
+        f"pass@{k} {percent(difference.first)}{NBSP}% against {percent(difference.second)}{NBSP}%, "
+        f"{points(difference.value)} points ({interval(100 * difference.low, 100 * difference.high, 1)}{by_seed}; "
+        f"h = {signed(difference.h, 2)}; {seeds_in_words(difference.seeds)}, {difference.tasks} tasks)"
     )
-    if len(difference.per_seed) > 1:
-        text += f"; by seed {', '.join(points(value) for value in difference.per_seed)}"
-    return (text + ")").replace(" %", "\N{NO-BREAK SPACE}%")
-
-
-def _enumerate(parts: Sequence[str]) -> str:
-    *head, last = parts
-    return f"{'; '.join(head)} and {last}" if head else last

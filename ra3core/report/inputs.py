@@ -1,7 +1,7 @@
 """The artifacts of a run, by stage and seed, as the report reads them.
 
 `Context.inputs` maps "stage/seed" (and "data") to artifact folders. Any of them may be absent: the report then leaves
-out what depends on it and says so.
+out what depends on it and says so. Points of a sweep over the think penalty c stand beside, as "c=0.05 stage/seed".
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from pydantic import ValidationError
 from ra3core.artifacts import MANIFEST, Manifest
 from ra3core.config import EMBEDDED
 from ra3core.errors import UserError
-from ra3core.report.style import ARMS
+from ra3core.report.style import ARMS, MID_TRAINING
 from ra3core.stage import METRICS_FILE, read_metrics
 
 EVALUATE = "evaluate_"
-ORDER = ("corpus", "demonstrations", "rlvr_tasks", "base", "ntp", "ntp_compute")
-"""Stages ahead of RA3's rounds, in the order in which tables list them."""
+PAPER_KS = (1, 5)
+TUNE = "tune_"
+ORDER = ("corpus", "demonstrations", "rlvr_tasks", "base")
+"""Stages ahead of every arm, in the order in which tables list them."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +127,14 @@ Evaluations = dict[str, dict[int, Evaluation]]
 
 @dataclass(frozen=True)
 class Run:
-    """All artifacts of a pipeline run: stage -> seed -> artifact."""
+    """All artifacts of a pipeline run: stage -> seed -> artifact.
+
+    points: of a sweep, by think penalty; the run itself is one of them.
+    """
 
     stages: Mapping[str, Mapping[int, StageRun]]
     data: Path | None
+    points: Mapping[float, Run] = field(default_factory=dict)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -144,12 +150,15 @@ class Run:
     def ordered(self) -> tuple[str, ...]:
         """Stages in the order in which the pipeline runs them."""
         rounds = [f"{kind}_{r}" for r in range(1, self.rounds + 1) for kind in ("e_step", "bootstrap", "m_step")]
-        known = [*ORDER, *rounds, "bootstrap_no_rl", "ra3_no_rl", "ntp_rlvr", "ra3_rlvr"]
-        known += [
-            f"{EVALUATE}{arm.name}{suffix}" for suffix in ("", *(f":{b}" for b in self.benchmarks)) for arm in ARMS
-        ]
+        arms = [arm.name for arm in ARMS if arm.name != "base"]
+        suffixes = ("", *(f":{benchmark}" for benchmark in self.benchmarks))
+        evaluations = [f"{EVALUATE}{name}{suffix}" for suffix in suffixes for name in ("base", *rounds, *arms)]
+        known = [*ORDER, *rounds, *(f"{TUNE}{name}" for name in arms), *arms, *evaluations]
+        # what arms are made from, such as bootstrap_no_rl, goes ahead of them
         rest = sorted(stage for stage in self.stages if stage not in known)
-        return tuple(stage for stage in [*known, *rest] if stage in self.stages)
+        first = known.index(arms[0]) - len(arms)
+        order = [*known[:first], *(s for s in rest if not s.startswith(EVALUATE)), *known[first:]]
+        return tuple(stage for stage in dict.fromkeys([*order, *rest]) if stage in self.stages)
 
     def stage_of(self, arm: str) -> str:
         """The stage whose model an arm evaluates: RA3 is what leaves the last M-step."""
@@ -199,6 +208,11 @@ class Run:
                 found.setdefault(benchmark, {})[arm] = seeds
         return found
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Mid-trained arms with a model of their own, in the order of tables."""
+        return tuple(arm.name for arm in MID_TRAINING if arm.name != "base" and self.stage_of(arm.name) in self.stages)
+
     def in_several_modes(self, arm: str) -> bool:
         """Whether an arm was decoded in more than one way."""
         return any(len(one.counts) > 1 for one in self.evaluations.get(arm, {}).values())
@@ -213,16 +227,16 @@ def load(inputs: Mapping[str, Path]) -> Run:
 
     Raises UserError when a name is not "stage/seed" or a folder has no valid manifest.
     """
-    stages: dict[str, dict[int, StageRun]] = {}
+    stages: dict[float | None, dict[str, dict[int, StageRun]]] = {None: {}}
     data = None
     for name, folder in inputs.items():
         if name == "data":
             data = Path(folder)
             continue
-        match = re.fullmatch(r"(\w+(?::[\w.-]+)?)/(\d+)", name)
+        match = re.fullmatch(r"(?:c=([\d.e+-]+|inf) )?(\w+(?::[\w.-]+)?)/(\d+)", name)
         if not match:
             raise UserError(f"report input {name!r}: expected a name such as ntp/0 (stage/seed)")
-        stage, seed = match[1], int(match[2])
+        point, stage, seed = None if match[1] is None else float(match[1]), match[2], int(match[3])
         path = Path(folder) / MANIFEST
         try:
             manifest = Manifest.model_validate_json(path.read_bytes())
@@ -230,8 +244,10 @@ def load(inputs: Mapping[str, Path]) -> Run:
             raise UserError(f"{path}: no such file, expected the manifest of {name}") from error
         except ValidationError as error:
             raise UserError(f"{path}: not a valid manifest of {name}") from error
-        stages.setdefault(stage, {})[seed] = StageRun(stage, seed, Path(folder), manifest)
-    return Run(stages, data)
+        one = StageRun(stage, seed, Path(folder), manifest)
+        stages.setdefault(point, {}).setdefault(stage, {})[seed] = one
+    points = {c: Run(found, data) for c, found in stages.items() if c is not None}
+    return Run(stages[None], data, dict(sorted(points.items())))
 
 
 def _moving_average(values: np.ndarray, half: int) -> np.ndarray:
@@ -256,7 +272,7 @@ def _evaluation(run: StageRun) -> Evaluation:
         comments[mode] += sum(line.lstrip().startswith("#") for line in sample["completion"].splitlines())
     samples = {mode: sum(category.values()) for mode, category in categories.items()}
     fewest = min((n for tasks in counts.values() for n, _ in tasks.values()), default=0)
-    ks = tuple(k for k in run.manifest.config.get("k", [1]) if k <= fewest)
+    ks = tuple(sorted({k for k in (*PAPER_KS, *run.manifest.config.get("k", [])) if k <= fewest}))
     return Evaluation(
         counts,
         steps,

@@ -1,12 +1,13 @@
 """pass@k of every arm with its interval, computed from the counts of all seeds.
 
-The unit is a matrix of seeds by tasks of unbiased pass@k estimates; ra3core.statistics resamples both. Two arms are
-resampled together, so that what makes a task hard or a seed lucky for both cancels in their difference.
+The unit is a matrix of seeds by tasks of unbiased pass@k estimates, one for each benchmark; ra3core.statistics
+resamples both. Two arms are resampled together, so that what makes a task hard or a seed lucky for both cancels in
+their difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,11 @@ from typing import Any
 import numpy as np
 
 from ra3core import statistics
+from ra3core.config import EMBEDDED
 from ra3core.report.inputs import Evaluation, Evaluations, Run
+
+Values = Mapping[int, Mapping[str, float]]
+"""Seed -> task -> pass@k."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,17 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval excludes zero, else 0."""
+        """1 or -1 when the interval lies above or below zero, 0 when it includes zero."""
         return int(self.low > 0) - int(self.high < 0)
+
+    @property
+    def seeds(self) -> int:
+        return len(self.per_seed)
+
+    @property
+    def h(self) -> float:
+        """The effect as Cohen's h of the two shares."""
+        return statistics.cohens_h(self.first, self.second)
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,7 @@ class Scores:
 
     @cached_property
     def ks(self) -> tuple[int, ...]:
+        """Of pass@k: those configured, and the paper's 1 and 5 where every task has so many samples."""
         return tuple(sorted({k for one in self._evaluations for k in one.ks}))
 
     def score(self, contender: Contender, k: int = 1, steps: int | None = None) -> Score | None:
@@ -97,32 +112,16 @@ class Scores:
         return self._done[question]
 
     def _score(self, contender: Contender, k: int, steps: int | None) -> Score | None:
-        seeds = self._seeds(contender)
-        matrix = self._matrix({seed: self._values(seeds[seed], contender.mode, k, steps) for seed in seeds})
-        if matrix is None:
-            return None
-        interval = statistics.nested_bootstrap(matrix, samples=self.resamples)
-        return Score(interval.value, interval.low, interval.high, *matrix.shape)
+        return _scored([self.values(contender, k, steps)], self.resamples)
 
     def _difference(self, first: Contender, second: Contender, k: int, steps: int | None) -> Difference | None:
-        mine, theirs = self._seeds(first), self._seeds(second)
-        common = sorted(mine.keys() & theirs.keys())
-        mine_values = {seed: self._values(mine[seed], first.mode, k, steps) for seed in common}
-        their_values = {seed: self._values(theirs[seed], second.mode, k, steps) for seed in common}
-        tasks = _common_tasks([*mine_values.values(), *their_values.values()])
-        if not tasks:
-            return None
-        a, b = _stack(mine_values, tasks), _stack(their_values, tasks)
-        interval = statistics.paired_difference(a, b, samples=self.resamples)
-        return Difference(
-            float(a.mean()),
-            float(b.mean()),
-            interval.value,
-            interval.low,
-            interval.high,
-            tuple(float(value) for value in (a - b).mean(axis=1)),
-            len(tasks),
-        )
+        mine, theirs = (self.values(contender, k, steps) for contender in (first, second))
+        return _differing([mine], [theirs], self.resamples)
+
+    def values(self, contender: Contender, k: int = 1, steps: int | None = None) -> Values:
+        """The unbiased estimate of pass@k by seed and task; empty if the contender was not run."""
+        seeds = self._seeds(contender)
+        return {seed: self._values(seeds[seed], contender.mode, k, steps) for seed in seeds}
 
     @property
     def evaluations(self) -> Evaluations:
@@ -150,9 +149,47 @@ class Scores:
         samples, correct = ([counts[i] for counts in kept.values()] for i in (0, 1))
         return dict(zip(kept, statistics.pass_at_k(samples, correct, k).tolist(), strict=True))
 
-    def _matrix(self, values: Mapping[int, Mapping[str, float]]) -> np.ndarray | None:
-        tasks = _common_tasks(list(values.values()))
-        return _stack(values, tasks) if tasks else None
+
+@dataclass(frozen=True)
+class Average:
+    """pass@k averaged over benchmarks, each weighing the same, as in the paper's last columns.
+
+    suites: every benchmark of a run, the embedded one among them if it was evaluated. Seeds count that a contender has
+    on all of them.
+    """
+
+    suites: Mapping[str, Scores]
+    resamples: int
+    _done: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, run: Run, resamples: int) -> Average:
+        embedded = {EMBEDDED: Scores(run, resamples)} if run.evaluations else {}
+        return cls({**embedded, **{one.name: one.scores for one in benchmarks(run, resamples)}}, resamples)
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """The k that every benchmark has."""
+        found = [set(scores.ks) for scores in self.suites.values()]
+        return tuple(sorted(set.intersection(*found))) if found else ()
+
+    def score(self, contender: Contender, k: int = 1) -> Score | None:
+        """None if it was not run on every benchmark."""
+        question = (contender, k)
+        if question not in self._done:
+            self._done[question] = _scored(self._values(contender, k), self.resamples)
+        return self._done[question]
+
+    def difference(self, first: Contender, second: Contender, k: int = 1) -> Difference | None:
+        """The paired difference of the averages; None if either was not run on every benchmark."""
+        question = (first, second, k)
+        if question not in self._done:
+            mine, theirs = self._values(first, k), self._values(second, k)
+            self._done[question] = _differing(mine, theirs, self.resamples)
+        return self._done[question]
+
+    def _values(self, contender: Contender, k: int) -> list[Values]:
+        return [scores.values(contender, k) for scores in self.suites.values()]
 
 
 @dataclass(frozen=True)
@@ -186,10 +223,40 @@ def benchmarks(run: Run, resamples: int) -> list[Benchmark]:
     return found
 
 
-def _common_tasks(values: list[dict[str, float]] | list[Mapping[str, float]]) -> list[str]:
-    return sorted(set.intersection(*(set(one) for one in values))) if values else []
+def _scored(suites: Sequence[Values], resamples: int) -> Score | None:
+    """The mean over benchmarks, seeds and tasks; None where a benchmark has nothing."""
+    matrices = _matrices(suites, suites)
+    if matrices is None:
+        return None
+    strata, _ = matrices
+    found = statistics.nested_bootstrap(strata, samples=resamples)
+    return Score(found.value, found.low, found.high, len(strata[0]), sum(x.shape[1] for x in strata))
 
 
-def _stack(values: Mapping[int, Mapping[str, float]], tasks: list[str]) -> np.ndarray:
-    """(seeds, tasks)"""
-    return np.array([[values[seed][task] for task in tasks] for seed in sorted(values)])
+def _differing(first: Sequence[Values], second: Sequence[Values], resamples: int) -> Difference | None:
+    """The paired difference over the seeds and tasks that both have; None where there are none."""
+    matrices = _matrices(first, second)
+    if matrices is None:
+        return None
+    a, b = matrices
+    found = statistics.paired_difference(a, b, samples=resamples)
+    by_seed = np.mean([(x - y).mean(axis=1) for x, y in zip(a, b, strict=True)], axis=0)
+    one, other = (float(np.mean([x.mean() for x in strata])) for strata in matrices)
+    return Difference(
+        one, other, found.value, found.low, found.high, tuple(by_seed.tolist()), sum(x.shape[1] for x in a)
+    )
+
+
+def _matrices(first: Sequence[Values], second: Sequence[Values]) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
+    """(seeds, tasks) of each benchmark for both, over what both have; None where that is nothing."""
+    seeds = sorted(set.intersection(*(set(values) for values in (*first, *second)))) if first else []
+    if not seeds:
+        return None
+    both: tuple[list[np.ndarray], list[np.ndarray]] = [], []
+    for pair in zip(first, second, strict=True):
+        tasks = sorted(set.intersection(*(set(values[seed]) for values in pair for seed in seeds)))
+        if not tasks:
+            return None
+        for matrices, values in zip(both, pair, strict=True):
+            matrices.append(np.array([[values[seed][task] for task in tasks] for seed in seeds]))
+    return both

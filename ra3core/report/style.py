@@ -1,7 +1,7 @@
 """One look for every arm, in figures and tables alike.
 
-Colours are from the palette of Okabe and Ito, told apart by readers with any colour vision; models after RLVR take a
-darker shade of the model they started from. Markers and line styles carry the same information in grey print.
+Colours are from the palettes of Okabe and Ito and of Tol, told apart by readers with any colour vision; models after
+RLVR take a darker shade of the model they started from. Markers and line styles say the same in grey print.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Arm:
-    """name: the arm's name in stages' names. label: how a reader sees it. stage: the stage that trains it."""
+    """name: the arm's name in stages' names. label: how a reader sees it; short: in narrow places.
+
+    controls_for: what the difference between RA3 and this arm does not owe to anything else. after_rl: the arm is
+    what RLVR makes of the arm `start`.
+    """
 
     name: str
     label: str
@@ -20,19 +24,105 @@ class Arm:
     color: str
     marker: str
     line: Any = "-"  # a matplotlib line style
+    controls_for: str = ""
+    start: str = ""
 
+    @property
+    def after_rl(self) -> bool:
+        return bool(self.start)
+
+
+_DASH, _DOT, _MIX = (0, (5, 1.6)), (0, (1, 1.2)), (0, (3, 1.2, 1, 1.2))
+_LONG, _TWO, _WIDE = (0, (9, 2)), (0, (5, 1, 1, 1, 1, 1)), (0, (2, 2))
 
 MID_TRAINING = (
-    Arm("base", "Base model", "Base", "#5A5A5A", "s", (0, (1, 1.2))),
-    Arm("ntp", "NTP, data-matched", "NTP", "#0072B2", "o", (0, (5, 1.6))),
-    Arm("ntp_compute", "NTP, compute-matched", "NTP (compute)", "#56B4E9", "v", (0, (3, 1.2, 1, 1.2))),
-    Arm("ra3_no_rl", "RA3 without E-step RL", "RA3 w/o RL", "#E69F00", "D", (0, (5, 1, 1, 1, 1, 1))),
+    Arm("base", "Base model", "Base", "#5A5A5A", "s", _DOT, "mid-training of any kind"),
+    Arm("ntp", "NTP, data-matched", "NTP", "#0072B2", "o", _DASH, "the demonstrations: the same, without rationales"),
+    Arm(
+        "ntp_compute",
+        "NTP, compute-matched",
+        "NTP (compute)",
+        "#56B4E9",
+        "v",
+        _MIX,
+        "compute: as many tokens as RA3's E-step, bootstrap and M-step process",
+    ),
+    Arm(
+        "ntp_flops",
+        "NTP, FLOPs-matched",
+        "NTP (FLOPs)",
+        "#009E73",
+        "<",
+        _LONG,
+        "compute: as many floating-point operations as RA3's stages",
+    ),
+    Arm(
+        "no_thinking",
+        "RA3 without thinking",
+        "No thinking",
+        "#44AA99",
+        "d",
+        _WIDE,
+        "the pipeline itself: c infinite is NTP",
+    ),
+    Arm(
+        "shuffled",
+        "Shuffled rationales",
+        "Shuffled",
+        "#8B5A2B",
+        "p",
+        _DOT,
+        "what rationales say: the same ones, in other places",
+    ),
+    Arm(
+        "distilled",
+        "Distilled comments",
+        "Distilled",
+        "#7A3D8F",
+        "h",
+        _MIX,
+        "whose rationales they are: comments of another author",
+    ),
+    Arm(
+        "brite",
+        "BRiTE (horizon 1)",
+        "BRiTE",
+        "#CC79A7",
+        ">",
+        _WIDE,
+        "the temporal extension: every line has its own rationale",
+    ),
+    Arm(
+        "ra3_sampled",
+        "RA3 without RL or selection",
+        "RA3 sampled",
+        "#B8A100",
+        "*",
+        _DASH,
+        "RL and selection: rationales as the base policy samples them",
+    ),
+    Arm(
+        "ra3_no_rl",
+        "RA3 without E-step RL",
+        "RA3 w/o RL",
+        "#E69F00",
+        "D",
+        _TWO,
+        "the E-step's RL: rationales of the base policy",
+    ),
     Arm("ra3", "RA3", "RA3", "#D55E00", "^", "-"),
 )
-AFTER_RLVR = (
-    Arm("ntp_rlvr", "NTP, then RLVR", "NTP + RLVR", "#00456B", "P", (0, (5, 1.6))),
-    Arm("ra3_rlvr", "RA3, then RLVR", "RA3 + RLVR", "#8C3B00", "X", "-"),
-)
+"""Arms in the order of tables. Another arm is one line here, and a comparison in findings.py."""
+
+
+def _after_rlvr(arm: Arm) -> Arm:
+    """What RLVR makes of an arm: the same look, darker."""
+    shade = "#" + "".join(f"{round(0.62 * int(arm.color[i : i + 2], 16)):02X}" for i in (1, 3, 5))
+    name, label = f"{arm.name}_rlvr", f"{arm.short}, then RLVR"
+    return Arm(name, label, f"{arm.short} + RLVR", shade, arm.marker, arm.line, start=arm.name)
+
+
+AFTER_RLVR = tuple(_after_rlvr(arm) for arm in MID_TRAINING)
 ARMS = MID_TRAINING + AFTER_RLVR
 BY_NAME = {arm.name: arm for arm in ARMS}
 

@@ -9,12 +9,12 @@ from statistics import fmean
 from typing import Any
 
 from ra3core.report.blocks import Cell, Row, Table, cells
-from ra3core.report.findings import percent
-from ra3core.report.inputs import EVALUATE, Run
-from ra3core.report.scores import Benchmark, Contender, Score, Scores
-from ra3core.report.style import AFTER_RLVR, ARMS, MODES, Arm
+from ra3core.report.inputs import PAPER_KS, TUNE, Run
+from ra3core.report.scores import Average, Benchmark, Contender, Difference, Score, Scores
+from ra3core.report.stages import ABSENT, mean, stage_title
+from ra3core.report.style import AFTER_RLVR, ARMS, BY_NAME, MODES, Arm
+from ra3core.report.verdicts import percent, points, signed
 
-ABSENT = "–"
 SIGNS = {1: "▲", -1: "▼", 0: ""}
 
 
@@ -25,7 +25,7 @@ def results(scores: Scores, k: int) -> Table:
         row = [Cell(_label(scores.run, arm))]
         for steps in (*scores.steps, None):
             row.append(_cell(scores.score(Contender(arm.name), k, steps), _mark(scores, arm, k, steps)))
-        rows.append(Row(tuple(row), color=arm.color, rule=arm is AFTER_RLVR[0]))
+        rows.append(Row(tuple(row), color=arm.color, rule=_first_after_rlvr(arm, rows)))
     columns = ("Arm", *(f"{steps} steps" for steps in scores.steps), "all tasks")
     grouped = ", by the number of steps of the task's plan" if scores.steps else ""
     caption = (
@@ -37,6 +37,60 @@ def results(scores: Scores, k: int) -> Table:
     return Table(f"pass_at_{k}", caption, columns, tuple(rows))
 
 
+def paper(run: Run, average: Average) -> Table:
+    """The paper's table: pass@1 on every benchmark, and the averages of pass@1 and pass@5."""
+    rows: list[Row] = []
+    several = len(average.suites) > 1
+    ks = [k for k in average.ks if k in PAPER_KS or 5 not in average.ks]
+    averaged = ks if several else [k for k in ks if k > 1]  # of one benchmark pass@1 stands there already
+    for arm in ARMS:
+        contender = Contender(arm.name)
+        each = [scores.score(contender) for scores in average.suites.values()]
+        if not any(each):
+            continue
+        whole = [average.score(contender, k) for k in averaged]
+        difference = average.difference(contender, _reference(arm)) if contender != _reference(arm) else None
+        seeds = max(score.seeds for score in each if score is not None)
+        cells_ = (Cell(arm.label), Cell(str(seeds)), *map(_cell, each), *map(_cell, whole), *_effect(difference))
+        rows.append(Row(cells_, color=arm.color, rule=_first_after_rlvr(arm, rows)))
+    names = [f"average pass@{k}" if several else f"pass@{k}" for k in averaged]
+    without = "" if 5 in average.ks else " pass@5 needs five samples of every task, which this run does not have."
+    return Table(
+        "paper",
+        "The paper's table: pass@1 in percent on every benchmark, decoding free, with 95 % intervals over seeds and "
+        "problems; the averages weigh every benchmark the same. Last: the difference in average pass@1 to data-matched "
+        f"NTP (after RLVR: to NTP, then RLVR), in points with its paired interval, and as Cohen's h.{without}",
+        ("Model", "seeds", *(f"{name} pass@1" for name in average.suites), *names, "− NTP (points)", "h"),
+        tuple(rows),
+    )
+
+
+def _effect(difference: Difference | None) -> tuple[Cell, Cell]:
+    """A difference in points, and its standardised size."""
+    if difference is None:
+        return Cell(ABSENT), Cell(ABSENT)
+    detail = f"[{points(difference.low)}, {points(difference.high)}]"
+    return Cell(points(difference.value), detail, SIGNS[difference.sign]), Cell(signed(difference.h, 2))
+
+
+def arms(run: Run) -> Table:
+    """Which arms there are, and what each is for."""
+    there = {arm for found in (run.evaluations, *run.benchmarks.values()) for arm in found}
+    rows = [
+        Row(cells(arm.label, arm.controls_for), color=arm.color)
+        for arm in ARMS
+        if arm.controls_for and arm.name in there
+    ]
+    return Table(
+        "arms",
+        "The controls. A difference between RA3 and one of them is not due to what stands beside it.",
+        ("Arm", "controls for"),
+        tuple(rows),
+        text_columns=(1,),
+        compact=True,
+    )
+
+
 def decoding(run: Run, scores: Scores, modes: Sequence[str]) -> Table:
     """pass@1 over all tasks by decoding mode, of arms with several, and how many comments are written when free."""
     rows = []
@@ -45,7 +99,7 @@ def decoding(run: Run, scores: Scores, modes: Sequence[str]) -> Table:
         values = [_cell(scores.score(Contender(arm.name, mode))) for mode in modes]
         comments = [one.comments["free"] for one in run.evaluations[arm.name].values() if "free" in one.comments]
         written = Cell(f"{fmean(comments):.2f}" if comments else ABSENT)
-        rows.append(Row((Cell(_label(run, arm)), *values, written), color=arm.color, rule=arm is AFTER_RLVR[0]))
+        rows.append(Row((Cell(_label(run, arm)), *values, written), color=arm.color, rule=_first_after_rlvr(arm, rows)))
     return Table(
         "decoding",
         "pass@1 in percent over all tasks under three ways of decoding, with 95 % intervals, and the mean number of "
@@ -65,7 +119,7 @@ def benchmarks(found: Sequence[Benchmark]) -> Table:
         row = [Cell(arm.label)]
         for one in found:
             row += [_cell(scores.score(Contender(arm.name), k), _mark(scores, arm, k)) for _, scores, k in one.columns]
-        rows.append(Row(tuple(row), color=arm.color, rule=arm is AFTER_RLVR[0] and bool(rows)))
+        rows.append(Row(tuple(row), color=arm.color, rule=_first_after_rlvr(arm, rows)))
     columns = [f"{one.name} {title}" for one in found for title, _, _ in one.columns]
     seeds = "" if len(run.seeds) == 1 else " and seeds"
     conventions = "; ".join(f"{one.name}: {one.variant}" for one in found)
@@ -92,7 +146,7 @@ def endings(run: Run) -> Table:
     for arm in _evaluated(run):
         total = totals[arm.name].total()
         shares = [percent(totals[arm.name][c] / total) if total else ABSENT for c in categories]
-        rows.append(Row(cells(_label(run, arm), *shares), color=arm.color, rule=arm is AFTER_RLVR[0]))
+        rows.append(Row(cells(_label(run, arm), *shares), color=arm.color, rule=_first_after_rlvr(arm, rows)))
     return Table(
         "endings",
         "How samples end, in percent of all samples, decoding free (the verifier's categories).",
@@ -146,12 +200,12 @@ def annotation(run: Run) -> Table | None:
     """What each bootstrap wrote, with and without the E-step's RL."""
     stages = [*(f"bootstrap_{r}" for r in range(1, run.rounds + 1)), "bootstrap_no_rl"]
     present = [stage for stage in stages if stage in run.stages]
-    columns = {name: look for name, look in ANNOTATION.items() if any(_mean(run, s, name) is not None for s in present)}
+    columns = {name: look for name, look in ANNOTATION.items() if any(mean(run, s, name) is not None for s in present)}
     if not columns:
         return None
     rows = []
     for stage in present:
-        values = [(_mean(run, stage, name), scale) for name, (_, scale) in columns.items()]
+        values = [(mean(run, stage, name), scale) for name, (_, scale) in columns.items()]
         texts = [ABSENT if value is None else f"{scale * value:.2f}" for value, scale in values]
         rows.append(Row(cells(stage_title(stage, run), *texts)))
     return Table(
@@ -164,59 +218,32 @@ def annotation(run: Run) -> Table | None:
     )
 
 
-def cost(run: Run) -> Table:
-    """Wall time, tokens, speed and peak memory of every stage, mean over its seeds."""
+def tuning(run: Run) -> Table | None:
+    """The grid of every tuned arm on the validation tasks, and what was chosen; None where nothing was tuned."""
     rows = []
-    seconds_total = tokens_total = 0.0
+    values: dict[float, None] = {}
+    found = []
     for stage in run.ordered:
-        runs = run.stages[stage]
-        seconds = fmean(one.manifest.seconds for one in runs.values())
-        tokens, trained, memory = (_mean(run, stage, name) for name in ("tokens", "train_tokens", "peak_memory_mb"))
-        seconds_total += seconds
-        tokens_total += tokens or 0.0
-        rows.append(
-            Row(
-                (
-                    Cell(stage_title(stage, run)),
-                    Cell(f"{seconds:,.1f}"),
-                    Cell(count(tokens)),
-                    Cell(count(trained)),
-                    Cell(f"{tokens / seconds:,.0f}" if tokens and seconds else ABSENT),
-                    Cell(f"{memory:,.0f}" if memory is not None else ABSENT),
-                ),
-                rule=stage.startswith(EVALUATE) and not rows_have_evaluation(rows),
-            )
-        )
-    rows.append(
-        Row(cells("Sum of the stages, one seed", f"{seconds_total:,.1f}", count(tokens_total), "", "", ""), total=True)
-    )
-    everything = sum(one.manifest.seconds for runs in run.stages.values() for one in runs.values())
-    seeds = len(run.seeds)
-    over = f" All {seeds} seeds together: {everything / 60:,.1f} minutes of stage time." if seeds > 1 else ""
-    return Table(
-        "cost",
-        "Cost of every stage, mean over seeds. Wall time is that of the run which made the artifact (a reused stage "
-        "costs nothing again), and stages that run at the same time count each: the sum is not the time one waits. "
-        f"Tokens: all that a model processed (read, generated or trained on).{over}",
-        ("Stage", "wall time (s)", "tokens", "of these trained on", "tokens/s", "peak memory (MB)"),
-        tuple(rows),
-    )
-
-
-def compute_match(run: Run) -> str | None:
-    """Whether the compute-matched NTP had as many tokens as RA3; None when either was not run."""
-    stages = [f"{kind}_{r}" for r in range(1, run.rounds + 1) for kind in ("e_step", "bootstrap", "m_step")]
-    spent = [_mean(run, stage, "tokens") for stage in stages]
-    matched = _mean(run, "ntp_compute", "train_tokens")
-    found = [tokens for tokens in spent if tokens is not None]
-    if not found or len(found) < len(spent) or not matched:
+        for one in run.stages[stage].values() if stage.startswith(TUNE) else ():
+            grid = {float(value): float(score) for value, score in one.manifest.metrics.get("grid", {}).items()}
+            chosen = one.metric("chosen")
+            values |= dict.fromkeys(grid)
+            found.append((stage, one.manifest.config, grid, chosen))
+    if not found:
         return None
-    ratio = matched / sum(found)
-    caution = "" if 0.9 <= ratio <= 1.1 else " The two do not match: mind it where compute-matched NTP is compared."
-    return (
-        f"Compute match: RA3's E-step, bootstrap and M-step processed {count(sum(found))} tokens, the compute-matched "
-        f"NTP trained on {count(matched)}, {ratio:.2f} times as many. A trained token costs about three "
-        f"times a read or generated one, so that with equal counts NTP computes more.{caution}"
+    order = sorted(values)
+    for stage, config, grid, chosen in found:
+        texts = [f"{percent(grid[v])}{' ←' if v == chosen else ''}" if v in grid else ABSENT for v in order]
+        name = stage.removeprefix(TUNE)
+        title = BY_NAME[name].label if name in BY_NAME else name
+        rows.append(Row(cells(title, str(config.get("setting", "")), *texts, f"{chosen:g}" if chosen else ABSENT)))
+    return Table(
+        "tuning",
+        "Tuning: mean pass@1 in percent on the validation tasks at every value of the grid, the same grid, tasks and "
+        "seeds for every arm, none of them among the results'. ←: chosen, the highest, of equals the smaller value.",
+        ("Arm", "setting", *(f"{value:g}" for value in order), "chosen"),
+        tuple(rows),
+        text_columns=(1,),
     )
 
 
@@ -296,52 +323,18 @@ def decontamination(run: Run) -> Table | None:
     )
 
 
-def stage_title(stage: str, run: Run) -> str:
-    """How a stage is called in tables."""
-    if stage.startswith(EVALUATE):
-        name, _, benchmark = stage.removeprefix(EVALUATE).partition(":")
-        arm = next((arm.label for arm in ARMS if arm.name == name), name)
-        return f"Evaluation{' on ' if benchmark else ''}{benchmark}: {arm}"
-    kind, _, number = stage.rpartition("_")
-    titles = {"e_step": "E-step", "bootstrap": "Bootstrap", "m_step": "M-step"}
-    if kind in titles and number.isdigit():
-        return f"RA3: {titles[kind]}" + (f", round {number}" if run.rounds > 1 else "")
-    return {
-        "corpus": "Web-like corpus",
-        "demonstrations": "Demonstrations",
-        "rlvr_tasks": "RLVR tasks",
-        "base": "Base model",
-        "ntp": "NTP, data-matched",
-        "ntp_compute": "NTP, compute-matched",
-        "bootstrap_no_rl": "Bootstrap by the base policy",
-        "ra3_no_rl": "M-step without E-step RL",
-        "ntp_rlvr": "RLVR from NTP",
-        "ra3_rlvr": "RLVR from RA3",
-    }.get(stage, stage)
-
-
-def count(tokens: float | None) -> str:
-    """A number of tokens or parameters with a suffix: 812, 45.1 k, 7.20 M."""
-    if tokens is None:
-        return ABSENT
-    for size, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if tokens >= size:
-            return f"{tokens / size:#.3g}".rstrip(".") + suffix
-    return f"{tokens:,.0f}"
-
-
-def rows_have_evaluation(rows: Sequence[Row]) -> bool:
-    """Whether a row of an evaluation is among them."""
-    return any(row.cells[0].text.startswith("Evaluation") for row in rows)
-
-
 def _evaluated(run: Run) -> list[Arm]:
     return [arm for arm in ARMS if arm.name in run.evaluations]
 
 
 def _reference(arm: Arm) -> Contender:
     """What an arm's marks compare it with."""
-    return Contender("ntp_rlvr" if arm in AFTER_RLVR else "ntp")
+    return Contender("ntp_rlvr" if arm.after_rl else "ntp")
+
+
+def _first_after_rlvr(arm: Arm, rows: Sequence[Row]) -> bool:
+    """Whether a rule goes above the arm's row."""
+    return arm.after_rl and bool(rows) and rows[-1].cells[0].text.split(" (")[0] not in {a.label for a in AFTER_RLVR}
 
 
 def _mark(scores: Scores, arm: Arm, k: int, steps: int | None = None) -> str:
@@ -361,11 +354,6 @@ def _cell(score: Score | None, mark: str = "") -> Cell:
     if score is None:
         return Cell(ABSENT)
     return Cell(percent(score.value), f"[{percent(score.low)}, {percent(score.high)}]", mark)
-
-
-def _mean(run: Run, stage: str, metric: str) -> float | None:
-    values = [value for one in run.stages.get(stage, {}).values() if (value := one.metric(metric)) is not None]
-    return fmean(values) if values else None
 
 
 def _number(value: float | None, digits: int) -> str:

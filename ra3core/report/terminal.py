@@ -30,6 +30,8 @@ STYLES = {"shown": "bold green", "not shown": "dim", "against": "bold red", "fac
 def render(metrics: Metrics) -> RenderableType:
     """What `rich.print` shows of `report`'s metrics: pass@1 by arm, one line a comparison, then other benchmarks."""
     parts: list[RenderableType] = [table(metrics)] if metrics["results"] else []
+    if metrics["claims"]:
+        parts.append(Padding(claims(metrics), (1, 0, 0, 0)))
     if metrics["differences"]:
         parts.append(Padding(statements(metrics), (1, 0, 0, 0)))
     parts += [Padding(benchmark(one), (1 if parts else 0, 0, 0, 0)) for one in metrics["benchmarks"].values()]
@@ -76,6 +78,16 @@ def benchmark(one: Mapping[str, Any]) -> RenderableType:
             name = Text.assemble(("■ ", arm.color), arm.short)
             view.add_row(name, *(_interval(scores[arm.name].get(title)) for title in titles))
     return Group(head, view)
+
+
+def claims(metrics: Metrics) -> Table:
+    """One line for each of the paper's claims, and what it rests on."""
+    view = Table(title="The paper's claims", **_LOOK)
+    view.add_column("", style="bold", no_wrap=True)
+    view.add_column("")
+    for one in metrics["claims"]:
+        view.add_row(one["label"].lower(), one["sentence"])
+    return view
 
 
 def statements(metrics: Metrics) -> Table:

@@ -108,6 +108,7 @@ def report(config: Any, context: Context) -> Metrics:
     return {
         "results": {arm: {"free": score} for arm in ("base", "ntp", "ra3")},
         "by_steps": {arm: {"2": 0.7, "3": 0.3} for arm in ("base", "ntp", "ra3")},
+        "claims": [],
         "differences": {
             "ra3_ntp": {
                 "value": 0.1,

@@ -24,6 +24,15 @@ RATES = {
     "ntp_rlvr": (0.61, 0.60, 0.60),
     "ra3_rlvr": (0.93, 0.45, 0.93),
 }
+CONTROLS = {
+    "ntp_flops": (0.56, 0.55, 0.57),
+    "no_thinking": (0.55, 0.54, 0.58),
+    "shuffled": (0.50, 0.41, 0.52),
+    "distilled": (0.74, 0.40, 0.76),
+    "brite": (0.70, 0.41, 0.72),
+    "ra3_sampled": (0.76, 0.40, 0.79),
+}
+"""Further arms, of runs with `controls`; each has RLVR as well."""
 BEFORE = '''def f(xs):
     """Steps: A) keep only the numbers above 1; D) sort in rising order. Run A, then D."""
     kept = []
@@ -56,6 +65,8 @@ class Recipe:
     rounds: int = 1
     tasks: int = 40  # per number of steps
     seed_spread: float = 0.02
+    samples: int = 4  # per task
+    controls: bool = False
 
 
 @pytest.fixture(scope="session")
@@ -79,10 +90,28 @@ def write_run(root: Path, recipe: Recipe) -> dict[str, Path]:
         shift = rng.normal(0, recipe.seed_spread)
 
         def put(
-            stage: str, seconds: float, config: dict[str, Any], metrics: dict[str, Any], files: Mapping[str, str]
+            stage: str,
+            seconds: float,
+            config: dict[str, Any],
+            metrics: dict[str, Any],
+            files: Mapping[str, str],
+            **parents: str,
         ) -> None:
             if stage not in recipe.missing:
-                inputs[f"{stage}/{seed}"] = write_artifact(root, stage, seed, seconds, config, metrics, files)  # noqa: B023
+                digests = {role: digest_of(parent, seed) for role, parent in parents.items()}  # noqa: B023
+                folder = write_artifact(root, stage, seed, seconds, config, metrics, files, digests)  # noqa: B023
+                inputs[f"{stage}/{seed}"] = folder  # noqa: B023
+
+        def put_m_step(
+            stage: str, seconds: float, tokens: int, code: float, nats: float, rationale: float, on: str
+        ) -> None:
+            config, metrics = {"epochs": 2}, _tokens(tokens) | _held_out(rng, code, nats)  # noqa: B023
+            files = {"metrics.jsonl": _m_step(rng, code, nats, rationale, tokens)}  # noqa: B023
+            put(stage, seconds, config, metrics, files, model="base", demonstrations=on)
+
+        def put_rlvr(stage: str, seconds: float, start: float, end: float, think: float, model: str) -> None:
+            files = {"metrics.jsonl": _rlvr(rng, start, end, think)}  # noqa: B023
+            put(stage, seconds, {"steps": 40}, _tokens(1_900_000, 700_000), files, model=model, tasks="rlvr_tasks")
 
         counts = {"documents": 24000, "removed": 41, "largest_overlap_kept": 0.4, "overlap_histogram": [1, 2]}
         checked = {
@@ -96,15 +125,9 @@ def write_run(root: Path, recipe: Recipe) -> dict[str, Path]:
         for stage in ("demonstrations", "rlvr_tasks"):
             content = {"rule": rule, "corpora": {stage: checked}}
             put(stage, 2.1, {"source": "embedded"}, {"removed": 41}, {"decontamination.json": json.dumps(content)})
-        put("base", 262.0, {"model": None}, _tokens(7_400_000) | {"parameters": 421_376}, {})
-        put("ntp", 41.0, {"epochs": 2}, _tokens(812_000), {"metrics.jsonl": _m_step(rng, 0.132, 21.0, 0.0, 812_000)})
-        put(
-            "ntp_compute",
-            131.0,
-            {"epochs": 2},
-            _tokens(2_610_000),
-            {"metrics.jsonl": _m_step(rng, 0.131, 20.9, 0.0, 2_610_000)},
-        )
+        put("base", 262.0, {"model": None}, _tokens(7_400_000) | {"parameters": 421_376}, {}, corpus="corpus")
+        put_m_step("ntp", 41.0, 812_000, 0.132, 21.0, 0.0, "demonstrations")
+        put_m_step("ntp_compute", 131.0, 2_610_000, 0.131, 20.9, 0.0, "demonstrations")
         for r in range(1, recipe.rounds + 1):
             put(
                 f"e_step_{r}",
@@ -121,44 +144,30 @@ def write_run(root: Path, recipe: Recipe) -> dict[str, Path]:
                 _tokens(640_000, 0) | _annotation(1.4),
                 {"examples.json": json.dumps(examples)},
             )
-            put(
-                f"m_step_{r}",
-                52.0,
-                {"epochs": 2},
-                _tokens(950_000),
-                {"metrics.jsonl": _m_step(rng, 0.119, 20.5, 0.31, 950_000)},
-            )
+            put_m_step(f"m_step_{r}", 52.0, 950_000, 0.119, 20.5, 0.31, f"bootstrap_{r}")
         put("bootstrap_no_rl", 30.0, {"samples": 1}, _tokens(640_000, 0) | _annotation(0.9), {})
-        put(
-            "ra3_no_rl",
-            51.0,
-            {"epochs": 2},
-            _tokens(930_000),
-            {"metrics.jsonl": _m_step(rng, 0.124, 20.8, 0.35, 930_000)},
-        )
-        put(
-            "ntp_rlvr",
-            92.0,
-            {"steps": 40},
-            _tokens(1_900_000, 700_000),
-            {"metrics.jsonl": _rlvr(rng, 0.27, 0.33, 0.01)},
-        )
-        put(
-            "ra3_rlvr",
-            108.0,
-            {"steps": 40},
-            _tokens(2_200_000, 810_000),
-            {"metrics.jsonl": _rlvr(rng, 0.52, 0.61, 0.21)},
-        )
-        for arm, rates in recipe.rates.items():
+        put_m_step("ra3_no_rl", 51.0, 930_000, 0.124, 20.8, 0.35, "bootstrap_no_rl")
+        put_rlvr("ntp_rlvr", 92.0, 0.27, 0.33, 0.01, "ntp")
+        put_rlvr("ra3_rlvr", 108.0, 0.52, 0.61, 0.21, last)
+        rates_of = dict(recipe.rates)
+        for arm, rates in CONTROLS.items() if recipe.controls else ():
+            put_m_step(arm, 50.0, 940_000, 0.128, 20.9, 0.3, "demonstrations")
+            put_rlvr(f"{arm}_rlvr", 95.0, rates[0] / 2, rates[0] / 2 + 0.1, 0.1, arm)
+            rates_of |= {arm: rates, f"{arm}_rlvr": tuple(min(1.0, rate + 0.06) for rate in rates)}
+        if recipe.controls and seed == recipe.seeds[0]:
+            for arm, chosen in (("ntp", 0.001), ("ra3", 0.002)):
+                grid = {"0.001": 0.31 if chosen == 0.001 else 0.4, "0.002": 0.29 if chosen == 0.001 else 0.45}
+                metrics = {"chosen": chosen, "pass_at_1": max(grid.values()), "grid": grid}
+                put(f"tune_{arm}", 0.1, {"setting": "m_step.learning_rate"}, metrics, {})
+        for arm, rates in rates_of.items():
             model = last if arm == "ra3" else arm
             if model not in recipe.missing:
                 put(
                     f"evaluate_{arm}",
                     11.0,
-                    {"k": [1, 4], "samples": 4},
+                    {"k": [1, 4], "samples": recipe.samples},
                     _tokens(210_000, 0),
-                    _evaluation(rng, rates, shift, recipe.tasks),
+                    _evaluation(rng, rates, shift, recipe.tasks, recipe.samples),
                 )
     return inputs
 
@@ -171,19 +180,20 @@ def write_artifact(
     config: dict[str, Any],
     metrics: dict[str, Any],
     files: Mapping[str, str],
+    inputs: Mapping[str, str] | None = None,
 ) -> Path:
-    """One artifact folder with its manifest."""
+    """One artifact folder with its manifest; `inputs`: role -> digest."""
     folder = root / stage / str(seed)
     folder.mkdir(parents=True)
     for name, text in files.items():
         (folder / name).write_text(text)
-    digest = hashlib.sha256(f"{stage}/{seed}".encode()).hexdigest()
+    digest = digest_of(stage, seed)
     manifest = {
         "stage": stage,
         "key": digest[::-1],
         "seed": seed,
         "config": config,
-        "inputs": {},
+        "inputs": dict(inputs or {}),
         "code": "c" * 64,
         "files": {},
         "metrics": metrics,
@@ -193,6 +203,20 @@ def write_artifact(
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+def digest_of(stage: str, seed: int) -> str:
+    """What stands for an artifact's content."""
+    return hashlib.sha256(f"{stage}/{seed}".encode()).hexdigest()
+
+
+def _held_out(rng: np.random.Generator, code: float, nats: float) -> dict[str, float]:
+    """The M-step's final figures."""
+    return {
+        "held_out_code": code + rng.normal(0, 0.0015),
+        "held_out": code + rng.normal(0, 0.0015),
+        "held_out_nats": nats + rng.normal(0, 0.2),
+    }
 
 
 def _tokens(tokens: int, trained: int | None = None) -> dict[str, float]:
@@ -237,6 +261,7 @@ def _m_step(rng: np.random.Generator, code: float, nats: float, rationale: float
         if step % max(1, steps // 10) == 0:
             fall = np.exp(-step / 45)
             row |= {"held_out_code": code + 0.09 * fall + rng.normal(0, 0.0015)}
+            row |= {"held_out": code + 0.09 * fall + rng.normal(0, 0.0015)}
             row |= {"held_out_nats": nats + 9 * fall + rng.normal(0, 0.2)}
             if rationale:
                 row |= {"held_out_rationale": rationale + 0.4 * fall}
@@ -248,7 +273,7 @@ def _rlvr(rng: np.random.Generator, start: float, end: float, think: float) -> s
     rows = []
     for step in range(1, 41):
         share = step / 40
-        row = {"step": step, "reward": start + (end - start) * share + rng.normal(0, 0.035)}
+        row = {"step": step, "reward": start + (end - start) * share + rng.normal(0, 0.035), "seconds": 3.0}
         row |= {"think_rate": 12 * max(0.0, think * (1 + 0.2 * share) + rng.normal(0, 0.004))}
         if step % 10 == 0:
             row |= {"held_out_pass": start + (end - start) * share + rng.normal(0, 0.015)}
@@ -256,8 +281,10 @@ def _rlvr(rng: np.random.Generator, start: float, end: float, think: float) -> s
     return _rows(rows)
 
 
-def _evaluation(rng: np.random.Generator, rates: Sequence[float], shift: float, tasks: int) -> dict[str, str]:
-    """results.json and samples.jsonl: four samples a task; how hard a task is does not depend on arm or seed."""
+def _evaluation(
+    rng: np.random.Generator, rates: Sequence[float], shift: float, tasks: int, samples_each: int
+) -> dict[str, str]:
+    """results.json and samples.jsonl; how hard a task is does not depend on arm or seed."""
     hardness = np.random.default_rng(7).normal(0, 0.12, size=(len(STEPS), tasks))
     per_task: dict[str, dict[str, list[int]]] = {}
     samples = []
@@ -267,8 +294,8 @@ def _evaluation(rng: np.random.Generator, rates: Sequence[float], shift: float, 
             for i in range(tasks):
                 task = f"eval-{steps}-{i:04d}"
                 chance = float(np.clip(rate * HARDER[steps] + (shift + hardness[row, i]) * (0 < rate < 1), 0, 1))
-                passed = rng.random(4) < chance
-                per_task[mode][task] = [4, int(passed.sum())]
+                passed = rng.random(samples_each) < chance
+                per_task[mode][task] = [samples_each, int(passed.sum())]
                 for ok in passed:
                     completion = "    # A) keep\n    return xs" if rate > 0.7 and mode != "banned" else "    return xs"
                     category = "passed" if ok else str(rng.choice(["wrong_answer", "wrong_answer", "error", "syntax"]))

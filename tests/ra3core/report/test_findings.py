@@ -37,9 +37,9 @@ def test_verdict_flips_with_the_data(
     assert set(found) == {"ra3_ntp", "ntp_base"}
     finding = found["ra3_ntp"]
     assert finding.statement.verdict == verdict
-    assert (
-        finding.statement.label == {"shown": "Shown", "not shown": "Not shown", "against": "Against the paper"}[verdict]
-    )
+    label = {"shown": "Shown", "not shown": "Not shown", "against": "Against the paper"}[verdict]
+    assert finding.statement.label == (label if len(seeds) > 1 or verdict == "not shown" else f"{label}, 1 seed")
+    assert ("1 seed" in finding.statement.text) == (len(seeds) == 1)
     assert words in finding.statement.text
     assert finding.difference.low <= finding.difference.value <= finding.difference.high
     assert ("by seed" in finding.statement.text) == (len(seeds) > 1)
@@ -88,7 +88,17 @@ def test_several_seeds_say_that_intervals_cover_seeds(artifacts: Callable[..., I
 
 def test_nothing_missing_nothing_said(artifacts: Callable[..., Inputs]) -> None:
     run = load(artifacts(seeds=(0,), tasks=5))
-    assert not_run(run) is None
+    arms = {"mid_trained": ["ntp", "ntp_compute", "ra3_no_rl", "ra3"], "rlvr": ["ntp", "ra3"]}
+    assert not_run(run, {"arms": arms}) is None
+
+
+def test_arms_that_the_settings_ask_for_are_missed(artifacts: Callable[..., Inputs]) -> None:
+    run = load(artifacts(seeds=(0,), tasks=5))
+    sentence = not_run(run, {"arms": {"mid_trained": ["ntp", "brite", "shuffled"], "rlvr": ["base"]}})
+    assert sentence == (
+        "Not run, and absent from every table and figure: Shuffled rationales and BRiTE (horizon 1). "
+        "RLVR was not run from: Base model."
+    )
 
 
 def test_difference_uses_common_seeds(artifacts: Callable[..., Inputs]) -> None:

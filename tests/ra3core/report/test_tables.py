@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ra3core.report import tables
+from ra3core.report import costs, tables
 from ra3core.report.blocks import Table, match_rationales
 from ra3core.report.inputs import Curve, load
 from ra3core.report.page import highlight
@@ -79,15 +79,22 @@ def test_endings_add_up(artifacts: Callable[..., Inputs]) -> None:
 
 def test_cost_is_the_mean_over_seeds(artifacts: Callable[..., Inputs]) -> None:
     run = load(artifacts(seeds=(0, 2), rates={}))
-    table = tables.cost(run)
-    assert row(table, "NTP, data-matched") == ["NTP, data-matched", "42.0", "812 k", "812 k", "19,333", "742"]
+    table = costs.cost(run)
+    assert row(table, "M-step: NTP, data-matched") == [
+        "M-step: NTP, data-matched",
+        "42.0",
+        "812 k",
+        "812 k",
+        "19,333",
+        "742",
+    ]
     total = sum(one.manifest.seconds for runs in run.stages.values() for one in runs.values())
     assert table.rows[-1].cells[1].text == f"{total / 2:,.1f}"
     assert f"{total / 60:,.1f} minutes" in table.caption
 
 
 def test_compute_match_says_the_ratio(artifacts: Callable[..., Inputs]) -> None:
-    sentence = tables.compute_match(load(artifacts(seeds=(0,), tasks=5)))
+    sentence = costs.compute_match(load(artifacts(seeds=(0,), tasks=5)))
     assert sentence is not None and "2.64 M" in sentence and "2.61 M" in sentence and "0.99 times" in sentence
     assert "do not match" not in sentence
 
@@ -95,7 +102,7 @@ def test_compute_match_says_the_ratio(artifacts: Callable[..., Inputs]) -> None:
 def test_two_rounds(artifacts: Callable[..., Inputs]) -> None:
     run = load(artifacts(seeds=(0, 1), rounds=2, tasks=5))
     assert run.stage_of("ra3") == "m_step_2"
-    sentence = tables.compute_match(run)
+    sentence = costs.compute_match(run)
     assert sentence is not None and "5.28 M" in sentence and "0.49 times" in sentence
     assert "do not match" in sentence
     curve = run.rounds_curve("e_step", "reward")

@@ -1,0 +1,59 @@
+"""`ra3 report`: the report again, from what tracked runs left behind. Nothing is trained, and no artifact is made."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ra3core.errors import UserError
+from ra3core.report.pooling import pooled
+from ra3core.report.report import report
+from ra3core.stage import Context, Metrics
+from tasks.recorded import recorded
+
+WRITTEN = (".html", ".md", ".json", ".png", ".svg")
+
+
+def report_on(names: Sequence[str], out: Path | None, root: Path) -> tuple[Path, Metrics, list[str]]:
+    """Write the report on runs (names, ids or folders, see tasks/recorded.py) to `out`, by default
+    reports/runs/<name of the first>. Returns the page, what the terminal shows, and what the runs lack.
+
+    Raises UserError for runs that are not there or do not belong together, and for a folder with other files in it.
+    """
+    records = [one for name in names for one in recorded(root, name)]
+    config, inputs = pooled(records)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(records[0].name).name).strip("-.") or "run"
+    folder = (out or root / "reports" / "runs" / name).absolute()
+    _require_ours(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        metrics = report(config, Context(inputs=inputs, out=partial, scratch=partial))
+        shutil.rmtree(folder, ignore_errors=True)  # with figures that the new one may not have
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder / "report.html", metrics, config.notes
+
+
+def _require_ours(folder: Path) -> None:
+    """Raises UserError for a folder with anything but an earlier report in it."""
+    found = list(folder.iterdir()) if folder.is_dir() else [folder] if folder.exists() else []
+    if found and (not (folder / "report.html").is_file() or any(path.suffix not in WRITTEN for path in found)):
+        raise UserError(f"--out {folder}: expected a new folder, an empty one, or one with an earlier report alone")
+
+
+def show(page: Path, metrics: Metrics, notes: Sequence[str]) -> None:
+    """The table, the claims, what is missing, and where the page is."""
+    from rich.console import Console
+
+    from ra3core.report.terminal import render
+
+    console = Console(highlight=False)
+    console.print(render(metrics))
+    for note in notes:
+        console.print(note, soft_wrap=True)
+    console.print(f"Report: {page}", soft_wrap=True)

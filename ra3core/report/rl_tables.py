@@ -1,0 +1,90 @@
+"""RLVR in numbers: a row an arm, and every arm against the one from NTP."""
+
+from __future__ import annotations
+
+from math import isnan
+
+from ra3core.report.blocks import Block, Cell, Row, Table
+from ra3core.report.rl import Courses, Gap, Measured, gap, measure
+from ra3core.report.stages import ABSENT
+from ra3core.report.style import BY_NAME
+from ra3core.report.verdicts import percent, signed
+
+REFERENCE = "ntp_rlvr"
+RATES = {"start": "start (%)", "final": "final (%)", "area": "mean over steps (%)"}
+
+
+def tables(found: Courses, rates: tuple[float, ...]) -> list[Block]:
+    """What the courses hold; rates that no arm reaches have no column."""
+    if not found:
+        return []
+    reached = [rate for rate in rates if any(one.reached[rate].reached for s in found.values() for one in s.values())]
+    names = {**RATES}
+    for rate in reached:
+        names[f"steps:{rate}"] = f"steps to {percent(rate, 0)} %"
+        if any(one.reached[rate].minutes for seeds in found.values() for one in seeds.values()):
+            names[f"minutes:{rate}"] = f"minutes to {percent(rate, 0)} %"
+    unreached = [percent(rate, 0) for rate in rates if rate not in reached]
+    nowhere = f" No arm reaches {', '.join(unreached)} %." if unreached else ""
+    blocks: list[Block] = [
+        Table(
+            "rlvr",
+            "RLVR on held-out tasks, mean over seeds with Student's 95 % interval. Final: over the evaluations in the "
+            "last fifth of the steps. Mean over steps: the area under the curve. Steps and minutes to a pass rate: the "
+            "first evaluation at or above it; a seed that never gets there counts with all its steps, and “in 2 of 3” "
+            f"says how many do.{nowhere}",
+            ("From", "seeds", *names.values()),
+            tuple(
+                Row(
+                    (
+                        Cell(BY_NAME[arm].label),
+                        Cell(str(len(seeds))),
+                        *(_cell(measure(seeds, name), name in RATES) for name in names),
+                    ),
+                    color=BY_NAME[arm].color,
+                )
+                for arm, seeds in found.items()
+            ),
+        )
+    ]
+    gaps = {arm: {name: gap(found, arm, REFERENCE, name) for name in names} for arm in found if arm != REFERENCE}
+    rows = [
+        Row(
+            (Cell(BY_NAME[arm].label), *(_difference(one, name in RATES) for name, one in row.items())),
+            color=BY_NAME[arm].color,
+        )
+        for arm, row in gaps.items()
+        if any(row.values())
+    ]
+    if rows:
+        blocks.append(
+            Table(
+                "rlvr_differences",
+                f"The same less {BY_NAME[REFERENCE].label}, seed by seed, with Student's 95 % interval and d, the "
+                "difference in units of its standard deviation over seeds.",
+                ("From", *names.values()),
+                tuple(rows),
+            )
+        )
+    return blocks
+
+
+def _cell(one: Measured, share: bool) -> Cell:
+    scale = 100 if share else 1
+    estimate = one.estimate
+    text = f"{scale * estimate.value:.1f}"
+    detail = "" if isnan(estimate.low) else f"[{scale * estimate.low:.1f}, {scale * estimate.high:.1f}]"
+    if one.reached == 0:
+        return Cell(ABSENT, f"in 0 of {one.seeds}")
+    if one.reached < one.seeds:
+        text = f"> {text}"
+        detail = f"{detail} in {one.reached} of {one.seeds}".strip()
+    return Cell(text, detail)
+
+
+def _difference(one: Gap | None, share: bool) -> Cell:
+    if one is None or not one.reached:
+        return Cell(ABSENT)
+    scale, estimate = 100 if share else 1, one.estimate
+    detail = "" if isnan(estimate.low) else f"[{signed(scale * estimate.low, 1)}, {signed(scale * estimate.high, 1)}]"
+    return Cell(signed(scale * estimate.value, 1), detail + ("" if isnan(one.d) else f" d = {signed(one.d, 2)}"))

@@ -1,0 +1,272 @@
+"""The curves of training: the paper's figures 1 (E-step reward), 3 (M-step cross-entropy), 4 (scores during
+mid-training) and 5 (RLVR), with what else tells whether a stage went well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+import numpy as np
+
+from ra3core.report import figures, paper_figures, rl_tables, tables
+from ra3core.report.blocks import Block, Heading, Paragraph
+from ra3core.report.claims import Evidence
+from ra3core.report.figures import Line, Panel
+from ra3core.report.inputs import EVALUATE, Curve, Run
+from ra3core.report.paper_figures import Path
+from ra3core.report.pictures import picture, score_point
+from ra3core.report.rl import RATE, Courses, timed
+from ra3core.report.scores import Average, Contender
+from ra3core.report.style import AFTER_RLVR, BY_NAME, MID_TRAINING
+from ra3core.report.verdicts import LABELS, interval, signed, verdict
+from ra3core.statistics import over_seeds
+
+TENTH = 10
+
+
+def training(
+    run: Run, average: Average, evidence: Sequence[Evidence], found: Courses, rates: tuple[float, ...]
+) -> list[Block]:
+    """The section; empty where no stage logged anything."""
+    blocks = [
+        *_e_step(run),
+        *_m_step(run, evidence),
+        *_progress(run, average, evidence),
+        *_rlvr(run, evidence),
+        *rl_tables.tables(found, rates),
+    ]
+    if tuned := tables.tuning(run):
+        blocks += [Heading("Tuning", "tuning", level=3), tuned]
+    if not blocks:
+        return []
+    several = len(run.seeds) > 1
+    band = "Bands: mean ± one standard error over seeds." if several else "One seed, so that there are no bands."
+    return [
+        Heading("Training", "training"),
+        Paragraph(f"{band} Where a curve is a centred moving average, the unsmoothed one lies pale behind it."),
+        *blocks,
+    ]
+
+
+def _e_step(run: Run) -> list[Block]:
+    def panel(column: str, title: str, y: str, **options: bool) -> Panel | None:
+        return _panel([("ra3", run.rounds_curve("e_step", column))], title, y, "E-step iteration", **options)
+
+    blocks: list[Block] = []
+    seeds = len(run.stages.get("e_step_1", {}))
+    new_round = " Dotted vertical lines: a new round starts." if run.rounds > 1 else ""
+    reward = _some(
+        panel("reward", "E-step reward", "nats per decision", smooth=True, each_seed=True),
+        panel("gain", "Gain over no rationale", "nats per rationale", smooth=True, each_seed=True),
+    )
+    if reward:
+        blocks.append(
+            picture(
+                "e_step_reward",
+                lambda: figures.curves(reward, 2.9),
+                "**The paper's figure 1.** Left: the E-step's reward, the log-likelihood of the expert's next lines, "
+                "less the penalty c when a rationale is written; how hard the lines of an iteration are moves it most. "
+                "Right: that log-likelihood given a rationale less the one without, before the penalty: there this "
+                "cancels. "
+                f"{rise(run, 'reward', 'the reward')} {rise(run, 'gain', 'the gain')}{new_round}",
+                "E-step reward and gain over iterations, every seed and their mean",
+                seeds,
+            )
+        )
+    health = _some(
+        panel("think_rate", "Think rate", "lines with a rationale", smooth=True, percent=True, from_zero=True),
+        panel("rationale_tokens", "Rationale length", "tokens", smooth=True, from_zero=True),
+        panel("segment_lines", "Segment length", "lines per rationale", smooth=True, from_zero=True),
+        panel("entropy", "Entropy", "nats per token", smooth=True, from_zero=True),
+    )
+    if health:
+        blocks.append(
+            picture(
+                "e_step",
+                lambda: figures.curves(health, 2.1),
+                "E-step. Mean probability of a rationale, over lines; length of a rationale, lines that it governs, "
+                f"and entropy of its tokens.{new_round}",
+                "Think rate, rationale length, segment length and entropy over E-step iterations",
+                seeds,
+            )
+        )
+    blocks += [table for table in (tables.elbo(run), tables.annotation(run)) if table is not None]
+    return blocks
+
+
+def rise(run: Run, column: str, name: str) -> str:
+    """Whether a figure of the first E-step is higher in its last tenth than in its first, seed by seed."""
+    curve = run.curve("e_step_1", column)
+    if curve is None or len(curve.steps) < 2:
+        return ""
+    part = max(1, len(curve.steps) // TENTH)
+    rises = (curve.values[:, -part:].mean(axis=1) - curve.values[:, :part].mean(axis=1)).tolist()
+    found = over_seeds(rises)
+    said = LABELS[verdict(found.low, found.high)]
+    return (
+        f"**{said}: {name} rises**, from the first tenth of the first round to its last, "
+        f"{signed(found.value, 2)} nats ({interval(found.low, found.high, 2)})."
+    )
+
+
+def _m_step(run: Run, evidence: Sequence[Evidence]) -> list[Block]:
+    def panel(column: str, title: str, y: str) -> Panel | None:
+        found = [(arm, _against_tokens(run, run.stage_of(arm), column)) for arm in run.trained]
+        return _panel(found, title, y, "training tokens (millions)", log=True)
+
+    panels = _some(
+        panel("held_out", "All tokens", "nats per token"),
+        panel("held_out_code", "Code tokens", "nats per code token"),
+        panel("held_out_nats", "Whole demonstration", "nats per demonstration"),
+    )
+    if not panels:
+        return []
+    return [
+        picture(
+            "m_step",
+            lambda: figures.curves(panels, 2.8 + 0.08 * len(run.trained)),
+            "**The paper's figure 3.** Cross-entropy of the M-step (log scale), on demonstrations held out from its "
+            "training. Left: per token over **all tokens**, rationales included, prompt excluded. Middle: per **code "
+            f"token** only; RA3 reads the rationales that bootstrap wrote, {_chosen(run)}. Right: the **whole "
+            "demonstration**, where a rationale has to pay for itself. "
+            f"{_verdicts(evidence, 'cross_entropy')}",
+            "Held-out cross-entropy of RA3 and its controls over training tokens",
+            len(run.seeds),
+        )
+    ]
+
+
+def _chosen(run: Run) -> str:
+    """How bootstrap came to its rationales, which decides what the cross-entropy of code given them says."""
+    one = next(iter(run.stages.get(f"bootstrap_{run.rounds}", {}).values()), None)
+    samples = one.manifest.config.get("samples", 1) if one else None
+    if samples is None:
+        return "picked in a way that is not known here"
+    if samples == 1:
+        return "drawn from the policy without a look at the code that follows"
+    return (
+        f"the best of {samples} by the likelihood of the code that follows, so that a lower value says that rationales "
+        "inform, not yet that the model would find them"
+    )
+
+
+def _progress(run: Run, average: Average, evidence: Sequence[Evidence]) -> list[Block]:
+    """The paper's figure 4: scores against mid-training tokens, as far as models on the way were evaluated."""
+    start = average.score(Contender("base"))
+    paths = []
+    for arm in MID_TRAINING[1:]:
+        points = [] if start is None else [(0.0, score_point(start))]
+        for stage, contender in _on_the_way(run, arm.name):
+            tokens = _trained_tokens(run, stage)
+            score = average.score(Contender(contender))
+            if tokens is not None and score is not None:
+                points.append((tokens / 1e6, score_point(score)))
+        if len(points) > (start is not None):
+            paths.append(Path(arm, points))
+    if not paths:
+        return []
+    rounds = [stage for stage in run.stages if stage.startswith(f"{EVALUATE}m_step_")]
+    between = (
+        "After every round of RA3."
+        if rounds
+        else "Only models before and after mid-training were evaluated; the course between them is not known, and the "
+        "lines are there to guide the eye."
+    )
+    averaged = " and ".join(average.suites) if len(average.suites) > 1 else next(iter(average.suites))
+    return [
+        picture(
+            "mid_training",
+            lambda: paper_figures.progress(paths, "training tokens of the M-steps (millions)", "mean pass@1"),
+            f"**The paper's figure 4.** Mean pass@1 over the benchmarks ({averaged}) against the tokens that "
+            f"mid-training trained on, with 95 % intervals. {between} {_verdicts(evidence, 'pass_at_1')}",
+            "Mean pass@1 before and after mid-training against training tokens",
+            len(run.seeds),
+        )
+    ]
+
+
+def _on_the_way(run: Run, arm: str) -> list[tuple[str, str]]:
+    """(stage, contender) of an arm's models in the order of training; RA3's rounds where they were evaluated."""
+    rounds = [(f"m_step_{r}", f"m_step_{r}") for r in range(1, run.rounds)] if arm == "ra3" else []
+    return [*rounds, (run.stage_of(arm), arm)]
+
+
+def _trained_tokens(run: Run, stage: str) -> float | None:
+    """Tokens that M-steps trained on up to a stage, its rounds before it included; mean over seeds."""
+    name, _, number = stage.rpartition("_")
+    stages = [f"m_step_{r}" for r in range(1, int(number) + 1)] if name == "m_step" else [stage]
+    values = [
+        [value for one in run.stages.get(s, {}).values() if (value := one.metric("train_tokens")) is not None]
+        for s in stages
+    ]
+    return sum(map(fmean, values)) if values and all(values) else None
+
+
+def _rlvr(run: Run, evidence: Sequence[Evidence]) -> list[Block]:
+    def panel(column: str, title: str, y: str, **options: bool) -> Panel | None:
+        found = [(arm.name, run.curve(arm.name, column)) for arm in AFTER_RLVR]
+        return _panel(found, title, y, "RLVR step", **options)
+
+    result = _some(
+        panel(RATE, "Held-out tasks, by step", "pass@1", percent=True),
+        _panel(
+            [(arm.name, timed(run, arm.name)) for arm in AFTER_RLVR],
+            "Held-out tasks, by time",
+            "pass@1",
+            "minutes of RLVR",
+            percent=True,
+        ),
+    )
+    blocks: list[Block] = []
+    if result:
+        blocks.append(
+            picture(
+                "rlvr",
+                lambda: figures.curves(result, 3.3),
+                "**The paper's figure 5.** RLVR from every model: the same tasks, unit tests and steps; pass rate on "
+                "tasks that it never trains on, mean with a band of one standard error over seeds. Minutes are those "
+                f"of the steps, without the evaluations. {_verdicts(evidence, 'rlvr')}",
+                "Held-out pass rate during RLVR by step and by time, one curve an arm",
+                max((len(run.stages.get(arm.name, {})) for arm in AFTER_RLVR), default=0),
+            )
+        )
+    health = _some(
+        panel("reward", "Training reward", "samples that pass", smooth=True, percent=True),
+        panel("think_rate", "Comments", "lines per completion", smooth=True, from_zero=True),
+    )
+    if health:
+        blocks.append(
+            picture(
+                "rlvr_training",
+                lambda: figures.curves(health),
+                "RLVR: the reward on the tasks it trains on, which is not the result, and the comments it writes.",
+                "RLVR training reward and comments written, one curve an arm",
+                len(run.seeds),
+            )
+        )
+    return blocks
+
+
+def _verdicts(evidence: Sequence[Evidence], claim: str) -> str:
+    """What the claims say, in a clause each."""
+    parts = [f"{one.short}: {one.statement.label.lower()}" for one in evidence if one.claim == claim]
+    return f"**{'; '.join(parts)}.**" if parts else ""
+
+
+def _against_tokens(run: Run, stage: str, column: str) -> Curve | None:
+    """A curve over millions of training tokens (mean over seeds) in place of steps, where the stage logs tokens."""
+    curve, tokens = run.curve(stage, column), run.curve(stage, "tokens")
+    if curve is None or tokens is None:
+        return None
+    at = dict(zip(tokens.steps.tolist(), tokens.mean.tolist(), strict=True))
+    kept = [i for i, step in enumerate(curve.steps.tolist()) if step in at]
+    return Curve(np.array([at[int(curve.steps[i])] / 1e6 for i in kept]), curve.values[:, kept])
+
+
+def _panel(found: Sequence[tuple[str, Curve | None]], title: str, y: str, x: str, **options: bool) -> Panel | None:
+    lines = [Line(BY_NAME[name], curve) for name, curve in found if curve is not None]
+    return Panel(title, y, lines, x=x, **options) if lines else None
+
+
+def _some(*panels: Panel | None) -> list[Panel]:
+    return [panel for panel in panels if panel is not None]
