@@ -134,6 +134,26 @@ def stages_of_round(arm: str, r: int, rounds: int) -> tuple[str, str, str]:
     return f"e_step_{name}{suffix}", f"bootstrap_{name}{suffix}", f"{arm}{suffix}"
 
 
+def analysed_with(arm: str, config: RunConfig, arms: Mapping[str, Future]) -> dict[str, Future]:
+    """What the analysis of an arm's model takes besides (ra3core/analysis/analysis.py): role -> artifact.
+
+    Of the last round: the annotation, the policy that wrote it, and the model before, which was its likelihood.
+    """
+    rounds, found = config.rounds, {}
+    if arm in LOOPS:
+        improved, annotated, _ = stages_of_round(arm, rounds, rounds)
+        before = arms[stages_of_round(arm, rounds - 1, rounds)[2]] if rounds > 1 else arms["base"]
+        policy = arms[improved] if LOOPS[arm].reinforced else before
+        found = {"annotated": arms[annotated], "policy": policy, "likelihood": before}
+        if LOOPS[arm].reinforced:
+            found |= {f"e_step_{r}": arms[stages_of_round(arm, r, rounds)[0]] for r in range(1, rounds + 1)}
+    if arm == "distilled":
+        found = {"annotated": arms["bootstrap_distilled"], "likelihood": arms["base"]}
+    if f"{arm}_rlvr" in arms:
+        found["rlvr"] = arms[f"{arm}_rlvr"]
+    return found
+
+
 def stages(config: RunConfig) -> list[str]:
     """Every stage that `mid_training` and `after_rlvr` make, the base model and the demonstrations aside."""
     rounds, found = range(1, config.rounds + 1), []

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flows.arms import LEAF, Future, after_rlvr, mid_training, stage_of, stages
+from flows.arms import LEAF, Future, after_rlvr, analysed_with, mid_training, stage_of, stages
 from flows.tuning import Point, tuned
 from ra3core.config import RunConfig
 from ra3core.errors import UserError
+from tasks.analysis import analysis
 from tasks.corpus import corpus, rlvr_tasks
 from tasks.data import data
 from tasks.evaluate import Asked, label, submit_evaluate
@@ -20,7 +21,7 @@ from tasks.session import Session
 
 KINDS = (
     *("corpus", "demonstrations", "rlvr_tasks", "base", "e_step", "bootstrap", "m_step", "rlvr", "evaluate"),
-    *("distil", "shuffle", "validation", "tune"),
+    *("distil", "shuffle", "validation", "tune", "analysis"),
 )
 
 
@@ -42,6 +43,7 @@ def comparison(
         arms = mid_training(session, seed, made["data"], shared, m_step_rates, others)
         if rl:
             arms |= after_rlvr(session, seed, arms, made[f"rlvr_tasks/{first}"], rlvr_rates)
+        arms |= analyses(session, seed, arms)
         arms |= evaluations(session, seed, made["data"], benchmarks, arms, others)
         made |= {f"{stage}/{seed}": future for stage, future in arms.items()}
     return made, others
@@ -71,11 +73,25 @@ def evaluations(
     return made
 
 
+def analyses(session: Session, seed: int, arms: Mapping[str, Future]) -> dict[str, Future]:
+    """What mid-training did to the models of the arms that the configuration names, beside the base model's sets."""
+    config, made = session.config, {}
+    expert = arms["demonstrations"]
+    for arm in sorted(config.arms.analysed, key=lambda arm: arm != "base"):
+        others = analysed_with(arm, config, arms)
+        if "analysis_base" in made:
+            others["before"] = made["analysis_base"]
+        model, name = arms[stage_of(arm, config)], f"analysis_{arm}"
+        made[name] = analysis.submit(session, seed, name, model, expert, others, LEAF)
+    return made
+
+
 def check_refresh(refresh: Sequence[str], config: RunConfig, benchmarks: Sequence[Asked]) -> None:
     """Raises UserError for a stage of `--refresh` that no run of this configuration has."""
     labels = [label(arm, benchmark.config) for benchmark in benchmarks for arm in config.arms.names]
     choices = [f"tune_{arm}" for arm in (*config.arms.mid_trained, *config.arms.after_rlvr)]
-    known = dict.fromkeys([*KINDS, *stages(config), *choices, *labels, "report"])
+    analysed = [f"analysis_{arm}" for arm in config.arms.analysed]
+    known = dict.fromkeys([*KINDS, *stages(config), *choices, *analysed, *labels, "report"])
     for name in refresh:
         stage, slash, seed = name.partition("/")
         if stage not in known or (slash and not seed.isdigit()):

@@ -38,12 +38,13 @@ class ArmsConfig(Section):
     mid_trained: list[MidTrained] = Field(default=["ntp", "ntp_compute", "ra3_no_rl", "ra3"])
     rlvr: list[Start] = Field(default=["ntp", "ra3"])  # RLVR starts from each: arms ntp_rlvr, ra3_rlvr
     every_mode: list[Start] = Field(default=["base", "ntp", "ntp_compute", "ra3"])  # others are decoded freely only
+    analysed: list[Start] = Field(default=[])  # what mid-training did to their models is measured (docs/analysis.md)
     m_step_learning_rates: dict[MidTrained, LearningRate] = Field(default={})  # in place of m_step.learning_rate
     rlvr_learning_rates: dict[Start, LearningRate] = Field(default={})  # in place of rlvr.learning_rate
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
-        for name in ("mid_trained", "rlvr", "every_mode"):
+        for name in ("mid_trained", "rlvr", "every_mode", "analysed"):
             require_each_once(name, getattr(self, name))
         for arm in OF_RA3:
             if arm in self.mid_trained and "ra3" not in self.mid_trained:
@@ -51,6 +52,7 @@ class ArmsConfig(Section):
         trained = {"base", *self.mid_trained}
         for name, listed, known in (
             ("rlvr", self.rlvr, trained),
+            ("analysed", self.analysed, trained),
             ("m_step_learning_rates", self.m_step_learning_rates, trained),
             ("rlvr_learning_rates", self.rlvr_learning_rates, set(self.rlvr)),
         ):

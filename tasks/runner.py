@@ -50,6 +50,7 @@ PRELOAD = (
     "ra3core.learning.m_step",
     "ra3core.learning.rlvr",
     "ra3core.evaluation.evaluate",
+    "ra3core.analysis.analysis",
     "ra3core.report.report",
 )
 """What the server imports. One that fails to import is left out; the stage that needs it then says why."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ra3core.config import ReportConfig
 from ra3core.report import costs, figures, tables
+from ra3core.report.analysed import analysed
 from ra3core.report.blocks import Block, Document, Heading, Paragraph, Picture, Statements
 from ra3core.report.claims import Evidence, summaries
 from ra3core.report.findings import Finding, not_run, order, uncertainty
@@ -45,6 +46,7 @@ def compose(config: ReportConfig, material: Material) -> Document:
         *training(run, average, material.evidence, material.courses, tuple(config.pass_rates)),
         *think_penalty(config, run),
         *distilled(run, average, material.main),
+        *analysed(run),
         *examples(config, run),
         *_cost(run),
         *_data(run),

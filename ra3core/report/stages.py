@@ -25,6 +25,8 @@ def stage_title(stage: str, run: Run) -> str:
     if stage.startswith(EVALUATE):
         name, _, benchmark = stage.removeprefix(EVALUATE).partition(":")
         return f"Evaluation{' on ' if benchmark else ''}{benchmark}: {_arm(name, run)}"
+    if stage.startswith("analysis_"):
+        return f"Analysis: {_arm(stage.removeprefix('analysis_'), run)}"
     if stage.startswith(TUNE):
         return f"Tuning: {_arm(stage.removeprefix(TUNE), run)}"
     if stage in TITLES:

@@ -71,6 +71,10 @@ def m_step(config: Any, context: Context) -> Metrics:
     return _stage(config, context)
 
 
+def analysis(config: Any, context: Context) -> Metrics:
+    return _stage(config, context)
+
+
 def prepare_validation(config: Any, context: Context) -> Metrics:
     return _stage(config, context)
 

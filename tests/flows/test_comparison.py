@@ -27,15 +27,15 @@ DEMO = {
     "ntp_compute/0": "155a1ab06cef",
     "bootstrap_no_rl/0": "eb0e0b5bb4e7",
     "ra3_no_rl/0": "62870cd6559d",
-    "ntp_rlvr/0": "2eb4d7de5056",
-    "ra3_rlvr/0": "a32f5f8d36d9",
+    "ntp_rlvr/0": "10a318224d28",
+    "ra3_rlvr/0": "d113f98f9c27",
     "evaluate_base/0": "68117fc7f102",
     "evaluate_ntp/0": "09426b7046ef",
     "evaluate_ntp_compute/0": "4c342c8f61b2",
     "evaluate_ra3/0": "1a076cf3040c",
     "evaluate_ra3_no_rl/0": "92d19c65e24c",
-    "evaluate_ntp_rlvr/0": "04a95fbab44d",
-    "evaluate_ra3_rlvr/0": "4f357854d1c1",
+    "evaluate_ntp_rlvr/0": "27d08e5fd3a8",
+    "evaluate_ra3_rlvr/0": "6ce4dd3245b1",
 }
 """The demo's stages with what decides their keys beside code and data, as they were when it was last measured."""
 
@@ -184,3 +184,42 @@ def test_the_papers_presets_have_every_arm(preset: str) -> None:
     assert set(config.arms.mid_trained) == set(config.arms.rlvr) == set(ALL)
     assert config.evaluation.samples >= 20 and config.evaluation.k == [1, 5]
     assert config.tuning.m_step_learning_rates and config.tuning.rlvr_learning_rates
+
+
+def test_arms_are_analysed_with_what_made_them() -> None:
+    """Of the last round; the base model's sets are what the others' are compared with."""
+    arms = ("arms.mid_trained=[ntp, ra3, ra3_no_rl, distilled]", "arms.rlvr=[base, ntp, ra3]", "rounds=2")
+    changes = (*arms, "arms.every_mode=[]", "arms.analysed=[ra3, base, ntp, ra3_no_rl, distilled]")
+    found = composed(load("demo", changes))
+
+    def inputs(arm: str) -> dict[str, str]:
+        by_digest = {one.digest: name.partition("/")[0] for name, one in found.items()}
+        return {role: by_digest[digest] for role, digest in found[f"analysis_{arm}/0"].inputs.items()}
+
+    before = {"demonstrations": "demonstrations", "before": "analysis_base"}
+    assert inputs("base") == {"model": "base", "demonstrations": "demonstrations", "rlvr": "base_rlvr"}
+    assert inputs("ntp") == before | {"model": "ntp", "rlvr": "ntp_rlvr"}
+    assert inputs("ra3") == before | {
+        "model": "m_step_2",
+        "annotated": "bootstrap_2",
+        "policy": "e_step_2",
+        "likelihood": "m_step_1",
+        "e_step_1": "e_step_1",
+        "e_step_2": "e_step_2",
+        "rlvr": "ra3_rlvr",
+    }
+    model = "ra3_no_rl_round_1"
+    assert inputs("ra3_no_rl") == before | {
+        "model": "ra3_no_rl",
+        "annotated": "bootstrap_no_rl",
+        "policy": model,
+        "likelihood": model,
+    }
+    assert inputs("distilled") == before | {
+        "model": "distilled",
+        "annotated": "bootstrap_distilled",
+        "likelihood": "base",
+    }
+    check_refresh(["analysis_ra3", "analysis"], load("demo", changes), [])
+    with pytest.raises(UserError, match="analysis_brite"):
+        check_refresh(["analysis_brite"], load("demo", changes), [])

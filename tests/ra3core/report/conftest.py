@@ -81,6 +81,12 @@ def artifacts(tmp_path: Path) -> Callable[..., dict[str, Path]]:
     return lambda **options: write_run(tmp_path / "artifacts", Recipe(**options))
 
 
+@pytest.fixture
+def add_artifact() -> Callable[..., Path]:
+    """`write_artifact`, for stages that a Recipe does not know."""
+    return write_artifact
+
+
 def write_run(root: Path, recipe: Recipe) -> dict[str, Path]:
     """Write every stage of every seed below `root`."""
     inputs: dict[str, Path] = {}
