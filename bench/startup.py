@@ -26,7 +26,10 @@ from pathlib import Path
 from figures import CHECKOUT, Figure, finish, in_turns, options
 from orchestration import checkout
 
-WITH_TORCH = ("ra3core.learning", "ra3core.lm", "ra3core.evaluation.evaluate", "ra3core.evaluation.samples")
+WITH_TORCH = (
+    *("ra3core.analysis", "ra3core.learning", "ra3core.lm"),
+    *("ra3core.evaluation.evaluate", "ra3core.evaluation.samples"),
+)
 """Rooms and modules of ra3core that compute; the others are imported without torch."""
 
 RA3 = Path(sys.executable).with_name("ra3")

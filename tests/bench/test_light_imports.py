@@ -1,4 +1,4 @@
-"""ra3core without learning, lm and two modules of evaluation is imported without torch (bench/startup.py)."""
+"""ra3core without analysis, learning, lm and two modules of evaluation is imported without torch (bench/startup.py)."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ SMALL_DATA = (
 )
 """As the flow over the fakes has it (conftest.py)."""
 PARENT = "mlflow.parentRunId"
-FILLED_IN = {"rlvr": {"verifier"}, "evaluation": {"verifier"}, "report": {"settings", "commit", "mlflow_runs"}}
+FILLED_IN = {"rlvr": {"verifier"}, "evaluation": {"verifier"}, "report": {"settings", "commit", "mlflow_runs", "notes"}}
 MODULES = {
     **dict.fromkeys(("corpus", "demonstrations", "rlvr_tasks"), "corpora/prepare.py"),
     "base": "learning/pretrain.py",

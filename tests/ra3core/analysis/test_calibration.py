@@ -83,7 +83,7 @@ def test_a_gain_is_what_the_expert_wins(model, make_model, programs, lines, toke
     assert all(g.mean == g.best and 0 < g.think < 1 for g in found)
     for gain in found[:3]:
         state = Annotation(programs[0]).state(gain.t)
-        (drawn,), _ = sampler.sample(policy, encode(policy, [state.context]), [state.stop], torch.Generator())
+        (drawn,), _ = sampler.sample(policy, encode(policy, [state.context]), [0], [state.stop], torch.Generator())
         window = state.window(3)
         thought = (*state.context, *drawn.content, *state.header)
         with_it, without = line_log_likelihoods(model, [[thought, window], [state.context, window]])
