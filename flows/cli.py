@@ -257,7 +257,10 @@ def calibrate(
 
 @app.command()
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Name or id in MLflow, or a folder of artifacts.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", help="In reports/, such as latest; name or id in MLflow; a folder of artifacts."),
+    ],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="By default reports/runs/NAME.")] = None,
 ) -> None:
     """Make the report again from runs on record, finished or not; nothing is trained.

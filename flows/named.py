@@ -32,15 +32,10 @@ def find(name: str, kind: str, root: Path, seed: int | None = None) -> Artifact:
         if found.stage != kind:
             raise UserError(f"{name}: an artifact of stage {found.stage}, expected one of {kind}")
         return found
-    page = _report_folder(name, root)
-    if page is None:
+    report = report_of(name, root)
+    if report is None:
         raise UserError(f"{name}: neither a run below {root / 'reports'} nor a folder with a {MANIFEST}")
-    store = Store(root / "artifacts")
-    key = page.name.rpartition("-")[2]
-    reports = [a for a in store.artifacts() if a.stage == "report" and a.key.startswith(key)]
-    if not reports:
-        raise UserError(f"{name}: its report {key} is no longer in {store.root}, expected the artifacts of that run")
-    inputs = reports[-1].manifest.inputs
+    inputs = report.manifest.inputs
     rounds = {
         (int(m[2]), int(m[1])): digest
         for stage, digest in inputs.items()
@@ -52,6 +47,22 @@ def find(name: str, kind: str, root: Path, seed: int | None = None) -> Artifact:
         raise UserError(f"{name}: no {kind}{'' if seed is None else f' of seed {seed}'}, {known}")
     chosen = max(place for place in rounds if place[0] == (seeds[0] if seed is None else seed))
     return by_digest(rounds[chosen], kind, root / "artifacts")
+
+
+def report_of(name: str, root: Path) -> Artifact | None:
+    """The report of a run that goes by its folder below reports/, or by that folder's name; None for other names.
+
+    Raises UserError when the store no longer has it.
+    """
+    page = _report_folder(name, root)
+    if page is None:
+        return None
+    store = Store(root / "artifacts")
+    key = page.name.rpartition("-")[2]
+    reports = [a for a in store.artifacts() if a.stage == "report" and a.key.startswith(key)]
+    if not reports:
+        raise UserError(f"{name}: its report {key} is no longer in {store.root}, expected the artifacts of that run")
+    return reports[-1]
 
 
 def input_of(artifact: Artifact, role: str) -> Artifact:

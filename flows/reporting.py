@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from flows.named import report_of
 from ra3core.errors import UserError
 from ra3core.report.pooling import pooled
-from ra3core.report.report import report
+from ra3core.report.report import report as write
 from ra3core.stage import Context, Metrics
 from tasks.recorded import recorded
 
@@ -17,12 +18,16 @@ WRITTEN = (".html", ".md", ".json", ".png", ".svg")
 
 
 def report_on(names: Sequence[str], out: Path | None, root: Path) -> tuple[Path, Metrics, list[str]]:
-    """Write the report on runs (names, ids or folders, see tasks/recorded.py) to `out`, by default
-    reports/runs/<name of the first>. Returns the page, what the terminal shows, and what the runs lack.
+    """Write the report on runs to `out`, by default reports/runs/<name of the first>.
+
+    A run goes by its folder below reports/ (flows/named.py), or as tasks/recorded.py has it: name or id in MLflow, a
+    folder of artifacts. Returns the page, what the terminal shows, and what the runs lack.
 
     Raises UserError for runs that are not there or do not belong together, and for a folder with other files in it.
     """
-    records = [one for name in names for one in recorded(root, name)]
+    reports = [report_of(name, root) for name in names]
+    folders = [name if report is None else str(report.path) for name, report in zip(names, reports, strict=True)]
+    records = [one for name in folders for one in recorded(root, name)]
     config, inputs = pooled(records)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(records[0].name).name).strip("-.") or "run"
     folder = (out or root / "reports" / "runs" / name).absolute()
@@ -31,7 +36,7 @@ def report_on(names: Sequence[str], out: Path | None, root: Path) -> tuple[Path,
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        metrics = report(config, Context(inputs=inputs, out=partial, scratch=partial))
+        metrics = write(config, Context(inputs=inputs, out=partial, scratch=partial))
         shutil.rmtree(folder, ignore_errors=True)  # with figures that the new one may not have
         partial.replace(folder)
     finally:

@@ -152,7 +152,7 @@ class Tracking:
         run_id = self._writer.create(label, tags, self._run_id or None)
         self._writer.log(run_id, params=_params(params))
         data = [
-            (name, digest[:36], str(path), name)  # 36: the longest digest that MLflow keeps
+            (name, digest, str(path), name)
             for name, (path, digest) in inputs.items()
             if not (path / "model").exists()
         ]

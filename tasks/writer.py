@@ -294,5 +294,6 @@ def reason(error: BaseException) -> str:
 
 
 def _dataset(name: str, digest: str, source: str, context: str) -> DatasetInput:
-    dataset = Dataset(name, digest, "local", json.dumps({"uri": source}))
+    # 36: the longest digest that MLflow keeps
+    dataset = Dataset(name, digest[:36], "local", json.dumps({"uri": source}))
     return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])

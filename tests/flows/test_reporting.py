@@ -137,6 +137,13 @@ def test_a_folder_of_artifacts_is_read_through_its_report(tmp_path: Path, one: R
     for folder in (tmp_path / "artifacts", page.path):
         (found,) = recorded(tmp_path, str(folder))
         assert found.stages == one.stages and found.commit == "abc"
+    published = tmp_path / "reports" / f"demo-{page.key[:8]}"
+    published.mkdir(parents=True)
+    (published / "report.html").touch()
+    (published.parent / "latest").symlink_to(published.name)
+    for name in ("latest", published.name, str(published)):
+        written, _, _ = report_on([name], tmp_path / "out", tmp_path)
+        assert json.loads((written.parent / "numbers.json").read_text())["seeds"] == [0]
     inputs["evaluate_ra3/0"].path.rename(tmp_path / "away")
     (found,) = recorded(tmp_path, str(tmp_path / "artifacts"))
     assert found.notes == (f"Not in {tmp_path / 'artifacts'} any more: evaluate_ra3/0.",)
