@@ -152,9 +152,7 @@ class Tracking:
         run_id = self._writer.create(label, tags, self._run_id or None)
         self._writer.log(run_id, params=_params(params))
         data = [
-            (name, digest, str(path), name)
-            for name, (path, digest) in inputs.items()
-            if not (path / "model").exists()
+            (name, digest, str(path), name) for name, (path, digest) in inputs.items() if not (path / "model").exists()
         ]
         if data:
             self._writer.inputs(run_id, data)
