@@ -15,7 +15,7 @@ train when to think, its sampling is not constrained to be a comment (it hardly 
 leaves out the correction for "given that the line begins no comment". `whole` counts everything an iteration does here;
 `given states` leaves out annotation and the likelihood for the log, as the peer has neither.
 
-Asserted: the peer's rewards are those of ra3core.learning.annotation.score_rationales on the same states and
+Asserted: the peer's rewards are those of ra3core.learning.scoring.score_rationales on the same states and
 rationales, to rounding.
 """
 
@@ -37,8 +37,9 @@ import torch
 
 from ra3core.config import EStepConfig
 from ra3core.learning import e_step
-from ra3core.learning.annotation import Drawn, RationaleSampler, State, score_rationales
+from ra3core.learning.annotation import Drawn, RationaleSampler, State
 from ra3core.learning.policy_gradient import PolicyTrainer
+from ra3core.learning.scoring import score_rationales
 from ra3core.lm.lines import LineTokenizer, Tokens
 from ra3core.lm.models import load_model, load_tokenizer
 from ra3core.stage import Context, StageLog

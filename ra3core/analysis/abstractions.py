@@ -26,7 +26,8 @@ from ra3core.analysis.planning import segments
 from ra3core.analysis.text import normalised
 from ra3core.corpora.demonstrations import Annotated
 from ra3core.errors import UserError
-from ra3core.learning.annotation import Annotation, Drawn, RationaleSampler, State, score_rationales
+from ra3core.learning.annotation import Annotation, Drawn, RationaleSampler, State
+from ra3core.learning.scoring import score_rationales
 from ra3core.lm.lines import LineTokenizer
 from ra3core.statistics import standard_error
 

@@ -30,14 +30,8 @@ from ra3core import shards
 from ra3core.config import BootstrapConfig, BootstrapShard
 from ra3core.corpora.demonstrations import Annotated, Demonstration, annotate, read_demonstrations, write_annotated
 from ra3core.errors import UserError
-from ra3core.learning.annotation import (
-    Annotation,
-    Drawn,
-    RationaleSampler,
-    State,
-    annotate_batch,
-    score_rationales,
-)
+from ra3core.learning.annotation import Annotation, Drawn, RationaleSampler, State, annotate_batch
+from ra3core.learning.scoring import score_rationales
 from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration
 from ra3core.lm.models import load_model, load_tokenizer
 from ra3core.stage import METRICS_FILE, Context, Metrics

@@ -56,16 +56,7 @@ from transformers import PreTrainedModel
 from ra3core.config import EStepConfig
 from ra3core.corpora.demonstrations import read_demonstrations
 from ra3core.errors import UserError
-from ra3core.learning.annotation import (
-    Annotation,
-    Drawn,
-    RationaleSampler,
-    Scores,
-    State,
-    annotate_batch,
-    reconstruction,
-    score_rationales,
-)
+from ra3core.learning.annotation import Annotation, Drawn, RationaleSampler, State, annotate_batch
 from ra3core.learning.policy_gradient import (
     Group,
     Objective,
@@ -76,6 +67,7 @@ from ra3core.learning.policy_gradient import (
     group_advantages,
     merged,
 )
+from ra3core.learning.scoring import Scores, reconstruction, score_rationales
 from ra3core.lm.likelihood import decision_log_probs
 from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration
 from ra3core.lm.models import add_lora, load_model, load_tokenizer, merge_lora, save_model

@@ -45,10 +45,9 @@ class _RoomyLayer(DynamicLayer):
 
     @classmethod
     def of(cls, layer: DynamicLayer) -> _RoomyLayer:
-        """A layer with the content of transformers' own."""
+        """A layer with the content of another, and no buffers yet."""
         made = cls()
-        for name, value in vars(layer).items():
-            setattr(made, name, value)
+        vars(made).update(vars(layer), _buffers=(), _views=())
         return made
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -271,12 +270,13 @@ class Samples:
         for i, token in chosen.items():
             found.setdefault((self._row[i], token), i)
         size, parents = len(self._prefix.last), [row for row, _ in found]
-        last = [token for _, token in found]
-        if len(set(parents)) == len(parents) > KEPT * size:
-            tokens = dict(list(found))  # row -> token
-            last = [tokens.get(row, 0) for row in range(size)]
+        if len(set(parents)) == len(parents) > KEPT * size:  # no row parts, and few end
+            last = [0] * size
+            for row, token in found:
+                last[row] = token
             self._row = {i: self._row[i] for i in chosen}
         else:
+            last = [token for _, token in found]
             places = {key: place for place, key in enumerate(found)}
             self._row = {i: places[self._row[i], token] for i, token in chosen.items()}
             self._prefix, self.leaders = self._prefix.select(parents), list(found.values())
@@ -332,9 +332,9 @@ def gather_log_probs(logits: Tensor, tokens: Sequence[Tokens | Sequence[int]]) -
     return -losses.view(targets.shape), (targets != NO_TOKEN).float()
 
 
-def batches(lengths: Sequence[int], model: torch.nn.Module, most: int | None = None) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], model: torch.nn.Module) -> Iterator[list[int]]:
     """Indices in batches of similar length, longest first; a padded batch stays within the budget of logits."""
-    tokens = _most(model, most)
+    tokens = _most(model)
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
@@ -375,8 +375,8 @@ def grouped_batches(
         yield batch
 
 
-def _most(model: torch.nn.Module, most: int | None = None) -> int:
+def _most(model: torch.nn.Module) -> int:
     """Tokens of one pass."""
     vocabulary: int = model.config.vocab_size  # type: ignore[union-attr,assignment]
     device = next(model.parameters()).device.type
-    return min(most or MOST.get(device, MOST["cpu"]), BUDGET.get(device, BUDGET["cpu"]) // vocabulary)
+    return min(MOST.get(device, MOST["cpu"]), BUDGET.get(device, BUDGET["cpu"]) // vocabulary)

@@ -6,15 +6,8 @@ import pytest
 import torch
 
 from ra3core.corpora.demonstrations import strip
-from ra3core.learning.annotation import (
-    Annotation,
-    Drawn,
-    RationaleSampler,
-    State,
-    annotate_batch,
-    reconstruction,
-    score_rationales,
-)
+from ra3core.learning.annotation import Annotation, Drawn, RationaleSampler, State, annotate_batch
+from ra3core.learning.scoring import reconstruction, score_rationales
 from ra3core.lm.likelihood import line_log_likelihoods
 from ra3core.lm.lines import LineTokenizer
 from ra3core.lm.prefix import Prefix, encode
