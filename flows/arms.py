@@ -44,6 +44,7 @@ class Loop(NamedTuple):
 LOOPS = {
     "ra3": Loop(),
     "ra3_no_rl": Loop(reinforced=False),
+    "best_of_g": Loop(reinforced=False, bootstrap={"decision": "gain"}),  # thinks where a draw from the model pays
     "ra3_sampled": Loop(bootstrap={"samples": 1}),  # the policy's first rationale, not the likeliest of several
     "brite": Loop(e_step={"window": 1}, bootstrap={"window": 1}),  # a rationale is for the next line alone
 }

@@ -16,6 +16,7 @@ MidTrained = Literal[
     "ra3",
     "ra3_no_rl",
     "ra3_sampled",
+    "best_of_g",
     "brite",
     "distilled",
     "shuffled",

@@ -123,7 +123,8 @@ class BootstrapConfig(Section):
     window: Positive = 5  # expert lines whose likelihood decides that
     temperature: float = Field(default=0.5, ge=0)
     rationale_tokens: Positive = 16  # length cap
-    think_penalty: float = Field(default=0.0, ge=0, allow_inf_nan=True)  # infinite: none; finite: left to q
+    decision: Literal["policy", "gain"] = "policy"  # who decides to think: q, or what the likeliest rationale gains
+    think_penalty: float = Field(default=0.0, ge=0, allow_inf_nan=True)  # infinite: none; finite: for `gain` alone
     batch_size: Positive = 32
 
 

@@ -97,6 +97,7 @@ def submit_bootstrap(
 
 def _config(session: Session, changes: Changes) -> BootstrapConfig:
     config = session.config.bootstrap.model_copy(update=dict(changes))
-    if math.isinf(session.config.e_step.think_penalty):
-        return config.model_copy(update={"think_penalty": math.inf})
+    penalty = session.config.e_step.think_penalty
+    if config.decision == "gain" or math.isinf(penalty):
+        return config.model_copy(update={"think_penalty": penalty})
     return config

@@ -2,7 +2,7 @@
 
 At each boundary, in order, the policy decides: act (write the expert's line) or think (write a rationale first). A
 teacher-forced pass gives the decision at every boundary up to the next think, so text is generated only at a think.
-At most one rationale stands ahead of a line.
+At most one rationale stands ahead of a line. Or whoever chooses among the drawn rationales decides (`everywhere`).
 
 A rationale is drawn from the policy's *constrained* distribution: its first token begins a comment; then no token that
 begins another comment, no special token, no line break except the one that ends it (the first token of the expert's
@@ -183,8 +183,8 @@ class RationaleSampler:
         return "".join(c for c in " ".join(text.split()) if c.isprintable()).strip()
 
 
-Choose = Callable[[list[State], list[list[Drawn]]], list[int]]
-"""Which of the rationales drawn at each state to keep."""
+Choose = Callable[[list[State], list[list[Drawn]]], list[int | None]]
+"""Which of the rationales drawn at each state to keep; None for none of them, which is to act."""
 
 
 @torch.no_grad()
@@ -196,11 +196,13 @@ def annotate_batch(
     *,
     samples: int = 1,
     choose: Choose | None = None,
+    everywhere: bool = False,
 ) -> list[Annotation]:
     """Annotate demonstrations with the policy, all at once, each from its first boundary to its last.
 
     The decision's log-odds are divided by the sampler's temperature; temperature 0 thinks where p(think) > 1/2.
     samples: rationales drawn at a think, of which `choose` names the one to keep (the first without it).
+    everywhere: draw at every boundary instead of where the policy thinks; then `choose` decides.
     """
     annotations = [Annotation(tokens) for tokens in demonstrations]
     cursors = [
@@ -208,7 +210,7 @@ def annotate_batch(
     ]
     prefix = encode(policy, [cursor.context for cursor in cursors]) if cursors else None
     while prefix is not None:
-        states, prefix = _decide(policy, cursors, prefix, sampler, generator)
+        states, prefix = _decide(policy, cursors, prefix, sampler, generator, everywhere)
         cursors = [cursor for cursor in cursors if cursor.thinks]
         if prefix is None:
             break
@@ -218,7 +220,7 @@ def annotate_batch(
         groups = [found[row * samples : (row + 1) * samples] for row in range(len(states))]
         kept = choose(states, groups) if choose is not None else [0] * len(states)
         for cursor, state, group, index in zip(cursors, states, groups, kept, strict=True):
-            cursor.insert(state, group[index], sampler)
+            cursor.insert(state, None if index is None else group[index], sampler)
             cursor.annotation.processed += len(state.context) + sum(len(drawn.tokens) for drawn in group)
     return annotations
 
@@ -233,23 +235,29 @@ class _Cursor:
     t: int = -1
     thinks: bool = False
 
-    def ahead(self) -> tuple[Tokens, dict[int, int]]:
-        """Tokens from the context to the last decision, and boundary -> number of them ahead of its decision."""
+    def ahead(self, everywhere: bool) -> tuple[Tokens, dict[int, int]]:
+        """Tokens from the context to the last decision, and boundary -> number of them ahead of its decision.
+
+        everywhere: to the next decision alone.
+        """
         tokens, positions = list(self.lead), {}
         program = self.annotation.tokens
-        last = program.boundaries[-1]
+        following = [u for u in program.boundaries if u > self.t]
+        if not following:
+            return tuple(tokens), positions
+        last = following[0 if everywhere else -1]
         for u in range(self.t + 1, last + 1):
             if u in program.boundaries:
                 positions[u] = len(tokens) + program.headers[u]
             tokens += program.lines[u] if u < last else program.lines[u][: program.headers[u]]
         return tuple(tokens), positions
 
-    def insert(self, state: State, drawn: Drawn, sampler: RationaleSampler) -> None:
-        """Put the rationale ahead of line t; one without any text counts as an act."""
+    def insert(self, state: State, drawn: Drawn | None, sampler: RationaleSampler) -> None:
+        """Put the rationale ahead of line t; none, or one without any text, is an act."""
         program, t = self.annotation.tokens, state.t
-        text = sampler.text(drawn)
+        text = "" if drawn is None else sampler.text(drawn)
         self.context, self.lead = state.context, program.rest(t)
-        if text:
+        if drawn is not None and text:
             piece = sampler.lines.rationale(program.demonstration.lines[t], text)
             self.annotation.rationales[t], self.annotation.pieces[t] = text, piece
             self.annotation.drawn[t] = drawn
@@ -262,9 +270,10 @@ def _decide(
     prefix: Prefix,
     sampler: RationaleSampler,
     generator: torch.Generator,
+    everywhere: bool,
 ) -> tuple[list[State], Prefix | None]:
     """Move every cursor to its next think, or past its last boundary; the states of those that think, encoded."""
-    ahead = [cursor.ahead() for cursor in cursors]
+    ahead = [cursor.ahead(everywhere) for cursor in cursors]
     found: list[dict[int, tuple[float, float]]] = [{} for _ in cursors]
     passes: list[tuple[list[int], Prefix]] = []
     for batch in batches([len(tokens) for tokens, _ in ahead], policy):
@@ -290,7 +299,9 @@ def _decide(
             cursor.annotation.decisions[u] = (think, act)
             cursor.t = u
             odds = think - act
-            if sampler.temperature > 0:
+            if everywhere:
+                cursor.thinks = True
+            elif sampler.temperature > 0:
                 odds /= sampler.temperature
                 cursor.thinks = draw < 1 / (1 + math.exp(-max(min(odds, 700.0), -700.0)))
             else:

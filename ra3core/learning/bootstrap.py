@@ -159,11 +159,15 @@ class _Annotator:
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + index)
         tokens = 0
 
-        def best(states: list[State], groups: list[list[Drawn]]) -> list[int]:
+        searched = self.config.decision == "gain"
+
+        def best(states: list[State], groups: list[list[Drawn]]) -> list[int | None]:
             nonlocal tokens
             tokens += _scored_tokens(states, groups, self.config.window)
             scores = score_rationales(self.likelihood, states, groups, self.sampler, self.config.window)
-            return [max(range(len(s.thinks)), key=s.thinks.__getitem__) for s in scores]
+            pays = [not searched or max(s.thinks) - s.act > self.config.think_penalty for s in scores]
+            likeliest = [max(range(len(s.thinks)), key=s.thinks.__getitem__) for s in scores]
+            return [index if pay else None for index, pay in zip(likeliest, pays, strict=True)]
 
         if math.isinf(self.config.think_penalty):
             annotations = [Annotation(program) for program in programs]
@@ -174,7 +178,8 @@ class _Annotator:
                 self.sampler,
                 generator,
                 samples=self.config.samples,
-                choose=best if self.config.samples > 1 else None,
+                choose=best if searched or self.config.samples > 1 else None,
+                everywhere=searched,
             )
         gains: list[float] = []
         thinks = [(a.state(t), [drawn]) for a in annotations for t, drawn in a.drawn.items()]

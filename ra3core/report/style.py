@@ -94,12 +94,21 @@ MID_TRAINING = (
     ),
     Arm(
         "ra3_sampled",
-        "RA3 without RL or selection",
+        "RA3 without selection",
         "RA3 sampled",
         "#B8A100",
         "*",
         _DASH,
-        "RL and selection: rationales as the base policy samples them",
+        "selection: the first rationale that the policy samples",
+    ),
+    Arm(
+        "best_of_g",
+        "Best of G, no E-step",
+        "Best of G",
+        "#882255",
+        "X",
+        _DOT,
+        "the E-step: rationales of the model before it, wherever the likeliest of several pays",
     ),
     Arm(
         "ra3_no_rl",

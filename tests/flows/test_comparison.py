@@ -21,21 +21,21 @@ DEMO = {
     "base/0": "066e464e83f2",
     "demonstrations/0": "9805d3342be5",
     "e_step_1/0": "6f00ee252f00",
-    "bootstrap_1/0": "4a54c37fba32",
-    "m_step_1/0": "1c7819e2029c",
+    "bootstrap_1/0": "58c81c37fc8b",
+    "m_step_1/0": "ee69b62d3d6d",
     "ntp/0": "c9cabc6f774b",
-    "ntp_compute/0": "155a1ab06cef",
-    "bootstrap_no_rl/0": "eb0e0b5bb4e7",
-    "ra3_no_rl/0": "62870cd6559d",
+    "ntp_compute/0": "569c88134261",
+    "bootstrap_no_rl/0": "71a04e11a791",
+    "ra3_no_rl/0": "7f10fbc8cd55",
     "ntp_rlvr/0": "10a318224d28",
-    "ra3_rlvr/0": "d113f98f9c27",
+    "ra3_rlvr/0": "6e0144959493",
     "evaluate_base/0": "68117fc7f102",
     "evaluate_ntp/0": "09426b7046ef",
-    "evaluate_ntp_compute/0": "4c342c8f61b2",
-    "evaluate_ra3/0": "1a076cf3040c",
-    "evaluate_ra3_no_rl/0": "92d19c65e24c",
+    "evaluate_ntp_compute/0": "99ff69ec90dc",
+    "evaluate_ra3/0": "e2eb29747e0a",
+    "evaluate_ra3_no_rl/0": "8c33fada4931",
     "evaluate_ntp_rlvr/0": "27d08e5fd3a8",
-    "evaluate_ra3_rlvr/0": "6ce4dd3245b1",
+    "evaluate_ra3_rlvr/0": "97a1abddc8b6",
 }
 """The demo's stages with what decides their keys beside code and data, as they were when it was last measured."""
 
@@ -77,6 +77,8 @@ def test_controls_differ_from_ra3_in_one_thing(every_arm: dict[str, Asked]) -> N
     assert differences(at["bootstrap_sampled"], at["bootstrap_2"]) == {"samples": 1}
     assert differences(at["e_step_sampled"], at["e_step_2"]) == {}
     assert differences(at["bootstrap_no_rl"], at["bootstrap_2"]) == {}
+    penalty = at["e_step_1"].config.model_dump()["think_penalty"]
+    assert differences(at["bootstrap_best_of_g"], at["bootstrap_2"]) == {"decision": "gain", "think_penalty": penalty}
     assert differences(at["bootstrap_no_thinking"], at["bootstrap_2"]) == {"think_penalty": float("inf")}
     for arm in ("brite", "ra3_sampled", "ra3_no_rl", "shuffled"):
         assert differences(at[arm], at["m_step_2"]) == {}, arm

@@ -8,12 +8,18 @@ import torch
 
 from ra3core.artifacts import Store
 from ra3core.config import BootstrapConfig, BootstrapShard
-from ra3core.corpora.demonstrations import Demonstration, read_annotated, strip, write_demonstrations
+from ra3core.corpora.demonstrations import (
+    Demonstration,
+    read_annotated,
+    read_demonstrations,
+    strip,
+    write_demonstrations,
+)
 from ra3core.errors import UserError
 from ra3core.learning import bootstrap as module
 from ra3core.learning.bootstrap import FINISHED, annotate_shard, bootstrap
 from ra3core.lm.lines import LineTokenizer
-from ra3core.lm.models import save_model
+from ra3core.lm.models import load_tokenizer, save_model
 from ra3core.stage import METRICS_FILE, Context, StageLog, read_metrics
 
 
@@ -105,6 +111,32 @@ def test_the_best_of_several_samples_is_likelier(inputs, tmp_path):
     best = run(inputs, tmp_path / "best", samples=6, window=3)
     assert best["gain"] > one["gain"]
     assert best["tokens"] > one["tokens"]
+
+
+def test_decided_by_gain_every_rationale_pays_and_no_other_boundary_would(inputs, tmp_path):
+    at = {c: run(inputs, tmp_path / str(c), samples=3, window=3, decision="gain", think_penalty=c) for c in (0.0, 0.1)}
+    assert 0 < at[0.1]["thinks_per_demonstration"] < at[0.0]["thinks_per_demonstration"]
+    assert at[0.1]["gain"] > at[0.0]["gain"] > 0
+    assert run(inputs, tmp_path / "never", decision="gain", think_penalty=1e9)["thinks_per_demonstration"] == 0
+    for row in (json.loads(line) for line in (tmp_path / "0.1" / "scratch" / FINISHED).read_text().splitlines()):
+        assert all(gain > 0.1 for gain in row["gains"])
+    for a in read_annotated(tmp_path / "0.1" / "out" / "annotated.parquet"):
+        assert strip(a.body, a.rationale_lines) == a.demonstration.lines
+
+
+def test_decided_by_gain_rationales_are_proposed_at_every_boundary(inputs, tmp_path, monkeypatch):
+    asked, score = [], module.score_rationales
+
+    def watch(likelihood, states, groups, *arguments):
+        asked.extend((state.tokens.demonstration.id, state.t) for state in states)
+        return score(likelihood, states, groups, *arguments)
+
+    monkeypatch.setattr(module, "SCORED_CHUNKS", 0)
+    monkeypatch.setattr(module, "score_rationales", watch)
+    run(inputs, tmp_path / "run", samples=2, decision="gain", think_penalty=0.0)
+    lines = LineTokenizer(load_tokenizer(inputs["policy"] / "model"))
+    programs = map(lines.demonstration, read_demonstrations(inputs["demonstrations"] / "demonstrations.parquet"))
+    assert sorted(asked) == sorted((p.demonstration.id, t) for p in programs for t in p.boundaries)
 
 
 def test_seeds_and_temperature_zero(inputs, tmp_path):

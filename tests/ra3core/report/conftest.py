@@ -30,6 +30,7 @@ CONTROLS = {
     "shuffled": (0.50, 0.41, 0.52),
     "distilled": (0.74, 0.40, 0.76),
     "brite": (0.70, 0.41, 0.72),
+    "best_of_g": (0.77, 0.40, 0.79),
     "ra3_sampled": (0.76, 0.40, 0.79),
 }
 """Further arms, of runs with `controls`; each has RLVR as well."""
