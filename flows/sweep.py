@@ -39,6 +39,7 @@ from flows.shown import Shown, interval
 from ra3core.config import RunConfig, RuntimeConfig, load
 from ra3core.errors import UserError
 from ra3core.grid import read_grid
+from ra3core.report.grid import write_page
 from ra3core.stage import Metrics
 from tasks.evaluate import asked
 from tasks.report import report
@@ -83,7 +84,8 @@ def grid_sweep(
     """The comparison at every point of a grid, each with its report; returns the file that sums them up.
 
     It is reports/sweep-<the grid's name>/points.json, a list of points: axis, value (as text), settings (all of them),
-    and what the point's report returns: results, by_steps, differences, benchmarks (ra3core.report.report).
+    and what the point's report returns: results, by_steps, differences, benchmarks (ra3core.report.report). Beside it,
+    sweep.html and sweep.md show it.
     """
     runtime = environment.chosen(runtime)
     points = read_grid(Path(grid)).points(overrides)
@@ -96,6 +98,7 @@ def grid_sweep(
         file = runtime.root / "reports" / f"sweep-{Path(grid).stem}" / "points.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(rows, indent=1) + "\n")
+        write_page(Path(grid).stem, rows, file.parent)
         session.tracking.finish({})
         table = [
             {"point": name, **{arm: interval(modes["free"]) for arm, modes in metrics["results"].items()}}

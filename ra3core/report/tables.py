@@ -197,9 +197,11 @@ def elbo(run: Run) -> Table | None:
 
 
 def annotation(run: Run) -> Table | None:
-    """What each bootstrap wrote, with and without the E-step's RL."""
-    stages = [*(f"bootstrap_{r}" for r in range(1, run.rounds + 1)), "bootstrap_no_rl"]
-    present = [stage for stage in stages if stage in run.stages]
+    """What each bootstrap wrote, RA3's by round, then those of the controls."""
+    rounds = [f"bootstrap_{r}" for r in range(1, run.rounds + 1)]
+    present = [s for s in rounds if s in run.stages] + [
+        s for s in run.ordered if s.startswith("bootstrap_") and s not in rounds
+    ]
     columns = {name: look for name, look in ANNOTATION.items() if any(mean(run, s, name) is not None for s in present)}
     if not columns:
         return None

@@ -106,6 +106,7 @@ def test_a_grid_is_swept_and_summed_up(checkout, first, run_flow, tmp_path) -> N
         ("bootstrap.window", "3"),
     ]
     assert points[2]["settings"]["e_step"]["kl"] == 0.2
+    assert "e_step.kl 0.2" in (file.parent / "sweep.md").read_text() and (file.parent / "sweep.html").is_file()
     assert all(point["results"]["ra3"]["free"]["value"] == 0.5 for point in points)
     kinds = rebuilt(checkout, before)
     assert (kinds.count("e_step"), kinds.count("base")) == (2, 0)  # the centre and the data are there

@@ -16,7 +16,7 @@ def test_every_sweep_parses(path: Path) -> None:
     points = read_grid(path).points()
     centre = points[CENTRE, ""]
     assert len(points) > 3
-    assert {"ra3", "ra3_no_rl"} <= set(centre.arms.mid_trained)
+    assert {"ra3", "best_of_g"} <= set(centre.arms.mid_trained)
     for (axis, value), config in points.items():
         assert axis == CENTRE or config != centre, f"{axis} {value} is the centre once more"
 
