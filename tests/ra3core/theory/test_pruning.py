@@ -130,6 +130,17 @@ def test_the_lock_needs_what_is_claimed_from_below(options: int, size: int, sigm
     assert enough(measured, delta) == pytest.approx(needed, rel=0.03, abs=1)
 
 
+def test_two_candidates_wait_for_the_slower_of_two_geometric_times() -> None:
+    """C(3, 1) - 1 = 2 locks; menu's 2 rare options, of which both must be seen; roles' 2 options left in each of 2."""
+    rng, runs, sigma = np.random.default_rng(3), 40_000, 0.3
+    slower = 2 / sigma - 1 / (1 - (1 - sigma) ** 2)
+    assert hardest.lock(rng, 3, 1, sigma, runs).mean() == pytest.approx(slower, rel=0.02)
+    assert hardest.lock_needed(3, 1, sigma, 0.2) == next(n for n in range(99) if (1 - 0.7**n) ** 2 >= 0.8)
+    assert hardest.menu(rng, 9, 3, sigma, runs).mean() == pytest.approx(1 / (2 * sigma) + 1 / sigma, rel=0.02)
+    wait = 2 / (sigma / 2) - 1 / sigma  # one option a role: of two roles, each ends with sigma / 2 a demonstration
+    assert hardest.roles(rng, 4, 2, sigma, runs).mean() == pytest.approx(wait, rel=0.02)
+
+
 def test_fewer_failures_cost_each_rule_what_the_page_says() -> None:
     """In log(1 / delta) the rate's slope is k / sigma. Decisions have it; elimination has 1 / sigma, whatever k."""
     size, sigma, deltas = 5, 0.1, np.array([0.2, 0.05, 0.0125])
