@@ -40,6 +40,7 @@ from ra3core.learning.training import (
 )
 from ra3core.lm.lines import LineTokenizer
 from ra3core.lm.models import add_lora, load_model, load_tokenizer, merge_lora, save_model
+from ra3core.processes import begin
 from ra3core.stage import Context, Metrics
 
 EVALUATED = 256  # held-out demonstrations that an evaluation reads at most
@@ -52,6 +53,7 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
     M-step of the same configuration would train on in each of inputs["matched_1"], .. Metrics: docs/m_step.md. Raises
     UserError when there is nothing to train on, when a model has no tokenizer, and when the loss is not finite.
     """
+    processes = begin(context)
     torch.set_num_threads(context.threads)
     transformers.set_seed(context.seed)  # adapters are initialised at random
     source = context.inputs["model"] / "model"
@@ -99,7 +101,8 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     final = evaluate(model, evaluation)
     fit = {name.replace("held_out", "trained"): value for name, value in evaluate(model, at_end).items()}
-    save_model(merge_lora(model), tokenizer, context.out / "model")
+    if processes.first:
+        save_model(merge_lora(model), tokenizer, context.out / "model")
     train_tokens = sum(batch_tokens(batch) for batch in batches)
     scored = sum(batch_tokens(batch) for batch in evaluation) * (evaluations + 1) + sum(map(batch_tokens, at_end))
     return {

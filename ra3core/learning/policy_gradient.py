@@ -16,6 +16,9 @@ average favours short right answers and long wrong ones), and `std_floor` keeps 
 being blown up to unit advantage: rewards that differ by much less than the floor keep their proportions.
 Option `kl` adds kl * sum_k (exp(d) - d - 1), d = log pi_ref - log pi: the k3 estimator of KL(pi || pi_ref), in nats per
 rollout. Built on accelerate; AdamW without weight decay.
+
+Several processes that are given the same groups plan the same passes and make every n-th of them; their gradients are
+added up, each already divided by the number of all groups (ra3core/processes.py).
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from torch import Tensor
 
 from ra3core.lm.lines import Tokens
 from ra3core.lm.prefix import continue_with, encode, gather_log_probs, grouped_batches
+from ra3core.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -164,15 +168,16 @@ def with_reference(model: torch.nn.Module, groups: Sequence[Group], distribution
 
 
 class PolicyTrainer:
-    """A policy, its optimiser, and checkpoints from which training continues exactly."""
+    """A policy, its optimiser, and checkpoints from which training continues exactly, on any number of processes."""
 
     def __init__(self, model: torch.nn.Module, objective: Objective, device: str = "cpu") -> None:
         self.objective = objective
         self.accelerator = Accelerator(cpu=device == "cpu")
+        self.processes = Processes(device)
         optimizer = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad], lr=objective.learning_rate, weight_decay=0.0
         )
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = model.to(self.processes.device), self.accelerator.prepare(optimizer)
 
     def step(
         self,
@@ -180,11 +185,11 @@ class PolicyTrainer:
         distribution: Distribution | None = None,
         extra: Callable[[Pass, int], Tensor] | None = None,
     ) -> dict[str, float]:
-        """`epochs` gradient steps on these groups; a context is encoded once for its rollouts.
+        """`epochs` gradient steps on these groups, which every process is given; a context is encoded once for all.
 
         distribution: what the rollouts were drawn from; the model's own at temperature 1 when none is given.
-        extra: called with each pass and the epoch, returns a loss to add: the sum over the pass's groups of what is
-            averaged over all groups.
+        extra: called with each of this process's passes and the epoch, returns a loss to add: the sum over the pass's
+            groups of what is averaged over all groups.
 
         Returns, averaged over epochs: loss; grad_norm (ahead of clipping); entropy (the policy's at rollout tokens,
         nats per token); kl (nats per rollout, where references are given); clipped (share of tokens); zero_variance
@@ -205,11 +210,14 @@ class PolicyTrainer:
         tokens = sum(rollout.copies * len(rollout.tokens) for n in trained for rollout in groups[n].rollouts)
         rollouts = sum(groups[n].draws for n in trained)
         units = {"loss": 1, "entropy": tokens, "clipped": tokens, "kl": rollouts}
+        own = plan[self.processes.rank :: self.processes.count]
+        parameters = list(self._trainable().values())
+        totals = dict.fromkeys(units, 0.0)
         old: list[Tensor] = []
         self.model.train()
         for epoch in range(self.objective.epochs):
             self.optimizer.zero_grad()
-            for index, batch in enumerate(plan):
+            for index, batch in enumerate(own):
                 passed, drawn = _forward(self.model, groups, batch)
                 logits = distribution(passed.logits[:, : max(map(len, drawn))], passed.rows)
                 log_probs, mask = gather_log_probs(logits, drawn)
@@ -223,13 +231,14 @@ class PolicyTrainer:
                 sums["loss"] = float(loss.detach())
                 sums["entropy"] = _entropy(logits.detach(), _copies(groups, passed, mask) * mask)
                 for name, value in sums.items():
-                    metrics[name] += value / units[name] / self.objective.epochs
-            parameters = [p for p in self.model.parameters() if p.requires_grad]
+                    totals[name] += value / units[name] / self.objective.epochs
+            self.processes.sum_gradients(parameters)
             norm = self.accelerator.clip_grad_norm_(parameters, self.objective.max_grad_norm)
             metrics["grad_norm"] += float(norm) / self.objective.epochs  # type: ignore[arg-type]
             self.optimizer.step()
         self.optimizer.zero_grad()
         self.model.eval()
+        metrics |= self.processes.sum(totals)
         metrics["train_tokens"] = float(self.objective.epochs * sum(groups[n].tokens for n in trained))
         return metrics
 
@@ -275,8 +284,10 @@ class PolicyTrainer:
     def save(self, scratch: Path, step: int, state: dict[str, Any] | None = None) -> None:
         """Checkpoint of trainable weights, optimiser, generators and `state` (JSON); replaces the one before.
 
-        Written aside and renamed: a kill leaves the one before.
+        Written by the first process, aside and renamed: a kill leaves the one before.
         """
+        if not self.processes.first:
+            return
         scratch.mkdir(parents=True, exist_ok=True)
         temporary = scratch / "checkpoint.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -300,8 +311,8 @@ class PolicyTrainer:
         with torch.no_grad():
             for name, p in self._trainable().items():
                 p.copy_(weights[name])
-        self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
-        _restore_generators(torch.load(folder / "generators.pt", weights_only=True))
+        self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True))
+        _restore_generators(torch.load(folder / "generators.pt", map_location="cpu", weights_only=True))
         saved = json.loads((folder / "state.json").read_text())
         return saved["step"], saved["state"]
 
@@ -349,8 +360,7 @@ def _generators() -> dict[str, Any]:
 
 def _restore_generators(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])  # there may be others than then
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
     version, internal, gauss = state["python"]

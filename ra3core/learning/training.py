@@ -1,12 +1,14 @@
 """Next-token prediction on planned batches, by transformers' Trainer: what pre-training and the M-step share.
 
 A run's batches and its learning-rate schedule are known before its first step, so a killed run continues from its last
-checkpoint exactly: the result is that of a run that was never interrupted.
+checkpoint exactly: the result is that of a run that was never interrupted. Several processes plan the same batches and
+each takes every n-th example of every batch, so that a step is the same step on any number of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import numpy
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from ra3core.errors import UserError
 from ra3core.stage import Context
@@ -151,23 +154,50 @@ def passes(input_ids: Tensor, labels: Tensor, most: int) -> Iterator[tuple[Tenso
     yield input_ids[rows, :width], labels[rows, :width]
 
 
+def shares(input_ids: Tensor, labels: Tensor, count: int) -> list[list[tuple[Tensor, Tensor]]]:
+    """The passes of each of `count` processes over a batch: every count-th example, and as many passes each.
+
+    What is missing for that is filled up with passes without any loss: processes meet in them.
+    """
+    most = PASS_TOKENS.get(labels.device.type, PASS_TOKENS["cpu"])
+    found = [
+        list(passes(input_ids[rank::count], labels[rank::count], most)) if rank < len(labels) else []
+        for rank in range(count)
+    ]
+    longest = max(map(len, found))
+    nothing = input_ids[:1], torch.full_like(labels[:1], IGNORED)
+    return [[*own, *[nothing] * (longest - len(own))] for own in found]
+
+
 class _Trainer(transformers.Trainer):
     """transformers' Trainer with the loss above, summed over passes, which it keeps for the curve."""
 
     last_loss: Tensor
 
+    def get_train_dataloader(self) -> DataLoader:
+        """The planned batches as they are: accelerate would give each process batches of its own."""
+        return DataLoader(self.train_dataset, batch_size=1, collate_fn=self.data_collator)  # pyright: ignore[reportArgumentType]
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *_: object, **__: object) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """This process's share of a step; its gradient is averaged over processes in the last backward pass."""
         model.train()
         inputs = self._prepare_inputs(inputs)
-        labels = inputs["labels"]
-        counted = (labels[:, 1:] != IGNORED).sum()
+        count, rank = self.accelerator.num_processes, self.accelerator.process_index
+        counted = (inputs["labels"][:, 1:] != IGNORED).sum()  # of all processes
+        own = shares(inputs["input_ids"], inputs["labels"], count)[rank]
         losses = []
-        for part in passes(inputs["input_ids"], labels, PASS_TOKENS.get(labels.device.type, PASS_TOKENS["cpu"])):
+        for number, part in enumerate(own, 1):
             loss = token_losses(model, *part).sum() / counted
-            self.accelerator.backward(loss)
+            with self.accelerator.no_sync(model) if number < len(own) else nullcontext():
+                self.accelerator.backward(loss * count)
             losses.append(loss.detach())
-        self.last_loss = torch.stack(losses).sum()
+        self.last_loss = self.accelerator.reduce(torch.stack(losses).sum(), "sum")  # pyright: ignore[reportAttributeAccessIssue]
         return self.last_loss
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """The first process's: another layout has other processes, and only adapters with dropout draw numbers."""
+        if self.is_world_process_zero():
+            super()._save_rng_state(output_dir)
 
 
 class _Curve(transformers.TrainerCallback):
@@ -205,7 +235,8 @@ class _Curve(transformers.TrainerCallback):
         self.advance(1)
 
     def on_save(self, args, state, control, **kwargs) -> None:
-        (self.context.scratch / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        if state.is_world_process_zero:
+            (self.context.scratch / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
 
 def _trainer(
@@ -236,8 +267,7 @@ def _trainer(
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=not cpu,
+        ddp_find_unused_parameters=False,
         use_cpu=cpu,
         seed=context.seed,
     )
