@@ -411,9 +411,7 @@ class RuntimeConfig(Section):
     shards: Positive = Field(default=1, description="Parts of every annotation and evaluation; no result differs.")
     cluster: str | None = Field(default=None, description="The cluster's address; none starts one on this machine.")
     processes: Positive = Field(default=1, description="Processes that a training stage is shared out over.")
-    accelerate: Path | None = Field(
-        default=None, description="accelerate's file for them; configs/accelerate has some."
-    )
+    accelerate: Path | None = Field(default=None, description="accelerate's file; configs/accelerate has some.")
 
 
 def slug(name: str) -> str:

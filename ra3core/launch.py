@@ -40,7 +40,7 @@ class Order(BaseModel):
     """What every process is to do: fields of a Context, and the stage.
 
     stage: a function, such as "ra3core.learning.m_step:m_step". config: its section of the configuration. inputs: name
-    -> folder. Paths are the same on every machine. metrics: the file of step-wise figures, by default out/metrics.jsonl.
+    -> folder. Paths are the same on every machine. metrics: the file of step-wise figures; out/metrics.jsonl.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -103,9 +103,8 @@ def main(file: Path) -> int:
         return 1
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     tell("done", (int(os.environ.get("RANK", "0")), {**metrics, "peak_memory_mb": round(peak, 1)}))
-    from accelerate import PartialState
-
-    PartialState().destroy_process_group()
+    if "accelerate" in sys.modules:
+        sys.modules["accelerate"].PartialState().destroy_process_group()
     return 0
 
 

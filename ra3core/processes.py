@@ -35,7 +35,7 @@ class Processes:
     def __init__(self, device: str) -> None:
         state = PartialState(cpu=device == "cpu")
         self.rank, self.count = state.process_index, state.num_processes
-        self.device = str(state.device) if self.count > 1 else device
+        self.device = device if self.count == 1 or device == "cpu" else str(state.device)
         if self.count > 1 and device == "cpu" and os.environ.get("ACCELERATE_USE_FSDP") == "true":
             raise UserError("runtime.accelerate: FSDP is for GPUs, accelerate ignores it on CPUs; expected DDP")
 

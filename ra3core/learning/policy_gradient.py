@@ -17,8 +17,8 @@ being blown up to unit advantage: rewards that differ by much less than the floo
 Option `kl` adds kl * sum_k (exp(d) - d - 1), d = log pi_ref - log pi: the k3 estimator of KL(pi || pi_ref), in nats per
 rollout. Built on accelerate; AdamW without weight decay.
 
-Several processes that are given the same groups plan the same passes and make every n-th of them; their gradients are
-added up, each already divided by the number of all groups (ra3core/processes.py).
+Several processes that are given the same groups plan the same passes and make every n-th of them; their gradients,
+each already divided by the number of all groups, are added up once a step (ra3core/processes.py).
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ class PolicyTrainer:
         tokens = sum(rollout.copies * len(rollout.tokens) for n in trained for rollout in groups[n].rollouts)
         rollouts = sum(groups[n].draws for n in trained)
         units = {"loss": 1, "entropy": tokens, "clipped": tokens, "kl": rollouts}
-        own = plan[self.processes.rank :: self.processes.count]
+        own = _enough(plan, self.processes.count)[self.processes.rank :: self.processes.count]
         parameters = list(self._trainable().values())
         totals = dict.fromkeys(units, 0.0)
         old: list[Tensor] = []
@@ -323,6 +323,15 @@ class PolicyTrainer:
 def _batches(model: torch.nn.Module, groups: Sequence[Group]) -> Iterator[list[int]]:
     lengths = [[len(rollout.tokens) + len(rollout.suffix) for rollout in group.rollouts] for group in groups]
     return grouped_batches([group.context for group in groups], lengths, model)
+
+
+def _enough(plan: Sequence[list[int]], count: int) -> list[list[int]]:
+    """The passes, the largest ones halved until there are `count` of them or each is of one group."""
+    found = list(plan)
+    while len(found) < count and len(largest := max(found, key=len)) > 1:
+        found.remove(largest)
+        found += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
+    return found
 
 
 def _forward(model: torch.nn.Module, groups: Sequence[Group], batch: list[int]) -> tuple[Pass, list[Tokens]]:
