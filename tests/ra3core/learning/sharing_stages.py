@@ -1,4 +1,4 @@
-"""The training stages as tests launch them: with small passes, so that every process has some, and with a sudden end."""
+"""The training stages as tests launch them: with passes so small that every process has some, and a sudden end."""
 
 from __future__ import annotations
 
