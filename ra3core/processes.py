@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import DistributedType
 from torch import Tensor, distributed
 
 from ra3core.errors import UserError
@@ -36,7 +37,8 @@ class Processes:
         state = PartialState(cpu=device == "cpu")
         self.rank, self.count = state.process_index, state.num_processes
         self.device = device if self.count == 1 or device == "cpu" else str(state.device)
-        if self.count > 1 and device == "cpu" and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        fsdp = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+        if fsdp and state.distributed_type == DistributedType.MULTI_CPU:
             raise UserError("runtime.accelerate: FSDP is for GPUs, accelerate ignores it on CPUs; expected DDP")
 
     @property

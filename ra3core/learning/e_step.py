@@ -172,7 +172,7 @@ def e_step(config: EStepConfig, context: Context) -> Metrics:
         return {"tokens": tokens, "train_tokens": 0, "iterations": 0, "elbo_before": terms, "elbo_after": terms}
     metrics = run.train(context.log)
     if processes.first:
-        save_model(merge_lora(run.trainer.model), tokenizer, context.out / "model")
+        save_model(merge_lora(run.trainer.policy), tokenizer, context.out / "model")
         (context.out / "examples.json").write_text(json.dumps(run.examples, indent=1))
     return metrics
 
@@ -263,7 +263,7 @@ class _Run:
 
     def held_out_elbo(self) -> dict[str, float]:
         """The temporal ELBO of the held-out demonstrations under the present policy."""
-        found = annotate_batch(self.trainer.model, self.held_out, self.sampler, self.generator(999_999))
+        found = annotate_batch(self.trainer.policy, self.held_out, self.sampler, self.generator(999_999))
         self.tokens += sum(a.processed + len(a.tokens.tokens(a.pieces)) for a in found)
         return temporal_elbo(found, self.reconstruct(found), self.config.think_penalty)
 
@@ -338,7 +338,7 @@ class _Run:
     def explore(self, programs: Sequence[TokenizedDemonstration], generator: torch.Generator) -> _Explored:
         """Annotate demonstrations, choose states in them, draw rationales there and score these."""
         config = self.config
-        annotations = annotate_batch(self.trainer.model, programs, self.sampler, generator)
+        annotations = annotate_batch(self.trainer.policy, programs, self.sampler, generator)
         offsets = torch.rand(len(annotations), generator=generator, device=self.device).tolist()
         visits = [
             visit
@@ -361,9 +361,9 @@ class _Run:
         """G rationales at each state, and log p(think), log p(act) there; the context is encoded once a state."""
         size = self.config.group_size
         rows = [i for i in range(len(states)) for _ in range(size)]
-        prefix = encode(self.trainer.model, [state.context for state in states])
+        prefix = encode(self.trainer.policy, [state.context for state in states])
         stops = [states[i].stop for i in rows]
-        found, decisions = self.sampler.sample(self.trainer.model, prefix, rows, stops, generator)
+        found, decisions = self.sampler.sample(self.trainer.policy, prefix, rows, stops, generator)
         grouped = [found[i * size : (i + 1) * size] for i in range(len(states))]
         return grouped, [(pair[0], pair[1]) for pair in decisions.tolist()]
 

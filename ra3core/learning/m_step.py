@@ -27,6 +27,7 @@ from torch import nn
 from ra3core.config import MStepConfig
 from ra3core.corpora.demonstrations import Annotated, annotate, read_annotated, read_demonstrations
 from ra3core.errors import UserError
+from ra3core.learning.checkpoints import unsharded
 from ra3core.learning.training import (
     IGNORED,
     Batch,
@@ -58,9 +59,7 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
     transformers.set_seed(context.seed)  # adapters are initialised at random
     source = context.inputs["model"] / "model"
     tokenizer = load_tokenizer(source)
-    model = load_model(source, context.device)
-    if config.lora is not None:
-        model = add_lora(model, config.lora)
+    model = _new_model(source, config, context.device)
 
     annotated = read_demonstration_folder(context.inputs["demonstrations"])
     trained, held_out = split(annotated, config.held_out)
@@ -101,8 +100,9 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     final = evaluate(model, evaluation)
     fit = {name.replace("held_out", "trained"): value for name, value in evaluate(model, at_end).items()}
+    trained_model = unsharded(model, lambda: _new_model(source, config, "cpu"))
     if processes.first:
-        save_model(merge_lora(model), tokenizer, context.out / "model")
+        save_model(merge_lora(trained_model), tokenizer, context.out / "model")
     train_tokens = sum(batch_tokens(batch) for batch in batches)
     scored = sum(batch_tokens(batch) for batch in evaluation) * (evaluations + 1) + sum(map(batch_tokens, at_end))
     return {
@@ -118,6 +118,12 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
         **final,
         **fit,
     }
+
+
+def _new_model(source: Path, config: MStepConfig, device: str) -> nn.Module:
+    """The model as training begins."""
+    model = load_model(source, device)
+    return model if config.lora is None else add_lora(model, config.lora)
 
 
 def _matched_tokens(config: MStepConfig, context: Context, tokenizer: transformers.PreTrainedTokenizerBase) -> int:

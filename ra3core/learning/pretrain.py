@@ -29,6 +29,7 @@ from transformers import AutoModelForCausalLM, Lfm2Config, PreTrainedModel, PreT
 from ra3core.config import BaseConfig
 from ra3core.corpora.demonstrations import read_rows
 from ra3core.errors import UserError
+from ra3core.learning.checkpoints import unsharded
 from ra3core.learning.training import (
     IGNORED,
     Batch,
@@ -104,8 +105,9 @@ def pretrain(config: BaseConfig, context: Context) -> Metrics:
         "parameters": model.num_parameters(),
         "held_out": _held_out_loss(model, scored),
     }
+    trained_model = unsharded(model, lambda: new_model(config, tokenizer))
     if processes.first:
-        save_model(model, tokenizer, context.out / "model")
+        save_model(trained_model, tokenizer, context.out / "model")
         (context.out / RECIPE).write_text(json.dumps({"recipe": recipe, "metrics": metrics}, indent=2) + "\n")
     return {**metrics, "kept": False}
 

@@ -136,7 +136,7 @@ def rlvr(config: RLVRConfig, context: Context) -> Metrics:
             advance(1)
 
     if processes.first:
-        save_model(merge_lora(trainer.model), tokenizer, context.out / "model")
+        save_model(merge_lora(trainer.policy), tokenizer, context.out / "model")
     tenth = max(1, config.steps // 10)
     metrics: Metrics = {
         "tokens": progress.tokens,
@@ -279,7 +279,7 @@ class _Stage:
         """Completions of a part's tasks, drawn from the run's seed, the step and the part, and already handed to the
         judge."""
         seed = int(numpy.random.SeedSequence([self.context.seed, step, part]).generate_state(1)[0])
-        model, batch_size = self.trainer.model, self.config.batch_size
+        model, batch_size = self.trainer.policy, self.config.batch_size
         return complete(model, self.tokenizer, tasks, sampling, samples, seed, batch_size, self.judge.submit)
 
 

@@ -20,14 +20,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ra3core.errors import UserError
+from ra3core.learning import checkpoints
 from ra3core.stage import Context
 
 IGNORED = -100  # label of the prompt and of padding: no loss
 EVALUATIONS = 10  # of held-out data, spread over the run, beside the one before the first step
 PASS_TOKENS = {"cpu": 1024, "cuda": 16384}
 """Tokens, padding included, of one pass of a batch: on a CPU what a pass makes then stays in its cache."""
-
-COMPLETE = "complete"  # file that marks a checkpoint as wholly written
 
 
 @dataclass(frozen=True)
@@ -123,14 +122,14 @@ def train(
 ) -> int:
     """Train `model` in place, one step a batch, from the last checkpoint in context.scratch if there is one.
 
-    Logs every step's train_loss (nats per token), learning_rate and cumulative tokens, and `evaluate(model)` ahead of
-    the first step and about ten times after; returns the number of evaluations. Raises UserError when the loss stops
-    being finite.
+    Under FSDP it is sharded afterwards (checkpoints.unsharded). Logs every step's train_loss (nats per token),
+    learning_rate and cumulative tokens, and `evaluate(model)` ahead of the first step and about ten times after;
+    returns the number of evaluations. Raises UserError when the loss stops being finite.
     """
     callback = _Curve(stage, batches, evaluate, context)
     trainer = _trainer(model, batches, schedule, context, callback, checkpoint_steps)
-    checkpoint = _last_checkpoint(context.scratch)
-    done = 0 if checkpoint is None else _step(checkpoint)
+    checkpoint = checkpoints.latest(context.scratch)
+    done = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
     context.log.resume(-1 if checkpoint is None else done)
     with context.log.progress(stage, len(batches), done) as advance:
         callback.advance = advance
@@ -172,6 +171,8 @@ def shares(input_ids: Tensor, labels: Tensor, count: int) -> list[list[tuple[Ten
 class _Trainer(transformers.Trainer):
     """transformers' Trainer with the loss above, summed over passes, which it keeps for the curve."""
 
+    model: Any  # pyright: ignore[reportIncompatibleVariableOverride]
+    lr_scheduler: Any  # pyright: ignore[reportIncompatibleVariableOverride]
     last_loss: Tensor
 
     def get_train_dataloader(self) -> DataLoader:
@@ -188,20 +189,38 @@ class _Trainer(transformers.Trainer):
         losses = []
         for number, part in enumerate(own, 1):
             loss = token_losses(model, *part).sum() / counted
-            with self.accelerator.no_sync(model) if number < len(own) else nullcontext():
+            wait = number < len(own) and not self.is_fsdp_enabled  # whole gradients are what FSDP has no room for
+            with self.accelerator.no_sync(model) if wait else nullcontext():
                 self.accelerator.backward(loss * count)
             losses.append(loss.detach())
         self.last_loss = self.accelerator.reduce(torch.stack(losses).sum(), "sum")  # pyright: ignore[reportAttributeAccessIssue]
         return self.last_loss
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        """The first process's: another layout has other processes, and only adapters with dropout draw numbers."""
-        if self.is_world_process_zero():
-            super()._save_rng_state(output_dir)
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
+        """One that any layout goes on from (checkpoints.py), in place of transformers' own formats."""
+
+        def also(folder: Path) -> None:
+            torch.save(self.lr_scheduler.state_dict(), folder / "scheduler.pt")
+            self.state.save_to_json(str(folder / transformers.trainer.TRAINER_STATE_NAME))
+
+        folder, first = Path(str(self.args.output_dir)), self.is_world_process_zero()
+        checkpoints.save(folder, self.state.global_step, self.model, self.optimizer, first, also)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        checkpoints.restore_weights(Path(resume_from_checkpoint), self.model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            checkpoints.restore_optimizer(Path(checkpoint), self.model, self.optimizer)
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            checkpoints.restore_generators(Path(checkpoint))
 
 
 class _Curve(transformers.TrainerCallback):
-    """Writes the metrics rows, evaluates now and then, and marks checkpoints that are wholly written."""
+    """Writes the metrics rows, and evaluates now and then."""
 
     def __init__(
         self,
@@ -234,10 +253,6 @@ class _Curve(transformers.TrainerCallback):
         self.context.log.metrics(step, tokens=self.tokens[step - 1], **values)
         self.advance(1)
 
-    def on_save(self, args, state, control, **kwargs) -> None:
-        if state.is_world_process_zero:
-            (self.context.scratch / f"checkpoint-{state.global_step}" / COMPLETE).touch()
-
 
 def _trainer(
     model: nn.Module,
@@ -261,7 +276,6 @@ def _trainer(
         weight_decay=schedule.weight_decay,
         save_strategy="steps",
         save_steps=checkpoint_steps,
-        save_total_limit=2,  # the last may be half written when the run is killed
         logging_strategy="no",
         logging_nan_inf_filter=False,
         report_to="none",
@@ -282,12 +296,3 @@ def _trainer(
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     callback.trainer = trainer
     return trainer
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that was wholly written."""
-    return max((path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")), key=_step, default=None)
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("checkpoint-"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 
 from ra3core.config import EStepConfig, MStepConfig, RLVRConfig
 from ra3core.learning import e_step, m_step, rlvr, training
@@ -35,33 +38,31 @@ def interrupt(context: Context) -> None:
     context.log.sink = stop
 
 
-def whole_m_step(config: MStepConfig, context: Context) -> Metrics:
-    return m_step.m_step(config, context)
+def pretend() -> None:
+    """FSDP on CPUs, which accelerate would ignore: it is told that these are GPUs, and then which device to use."""
+    plugin = {"VERSION": "2", "AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "RESHARD_AFTER_FORWARD": "true"}
+    os.environ.update({f"FSDP_{name}": value for name, value in plugin.items()})
+    os.environ.update({"ACCELERATE_USE_FSDP": "true", "ACCELERATE_TORCH_DEVICE": "cpu"})
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    torch.distributed.init_process_group("gloo")
+    PartialState._prepare_backend = lambda *_: ("gloo", DistributedType.MULTI_GPU)
 
 
-def half_m_step(config: MStepConfig, context: Context) -> Metrics:
-    interrupt(context)
-    return m_step.m_step(config, context)
+def _named(how: str, stage: Callable[[Any, Context], Metrics], section: type) -> Callable[[Any, Context], Metrics]:
+    """The stage, whole or half (up to STOP), under FSDP or not."""
+
+    def run(config: Any, context: Context) -> Metrics:
+        if "sharded" in how:
+            pretend()
+        if "half" in how:
+            interrupt(context)
+        return stage(config, context)
+
+    run.__annotations__["config"] = section
+    return run
 
 
-def whole_e_step(config: EStepConfig, context: Context) -> Metrics:
-    return e_step.e_step(config, context)
-
-
-def half_e_step(config: EStepConfig, context: Context) -> Metrics:
-    interrupt(context)
-    return e_step.e_step(config, context)
-
-
-def whole_rlvr(config: RLVRConfig, context: Context) -> Metrics:
-    return rlvr.rlvr(config, context)
-
-
-def half_rlvr(config: RLVRConfig, context: Context) -> Metrics:
-    interrupt(context)
-    return rlvr.rlvr(config, context)
-
-
-STAGES: dict[str, Callable[[Any, Context], Metrics]] = {
-    f"{half}_{name}": globals()[f"{half}_{name}"] for half in ("whole", "half") for name in ("m_step", "e_step", "rlvr")
-}
+for _how in ("whole", "half", "whole_sharded", "half_sharded"):
+    globals()[f"{_how}_m_step"] = _named(_how, m_step.m_step, MStepConfig)
+    globals()[f"{_how}_e_step"] = _named(_how, e_step.e_step, EStepConfig)
+    globals()[f"{_how}_rlvr"] = _named(_how, rlvr.rlvr, RLVRConfig)

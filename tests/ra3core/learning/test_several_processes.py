@@ -110,14 +110,15 @@ def close(found: Any, expected: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("layout", ["", "_sharded"], ids=["ddp", "fsdp"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_layouts_agree_and_continue_each_other(name: str, data: Path, tmp_path: Path) -> None:
+def test_layouts_agree_and_continue_each_other(name: str, layout: str, data: Path, tmp_path: Path) -> None:
     alone, back, forth = tmp_path / "alone", tmp_path / "back", tmp_path / "forth"
     in_one(order(name, "whole", data, alone))
-    in_two(order(name, "half", data, back))
+    in_two(order(name, f"half{layout}", data, back))
     in_one(order(name, "whole", data, back))
     in_one(order(name, "half", data, forth))
-    in_two(order(name, "whole", data, forth))
+    in_two(order(name, f"whole{layout}", data, forth))
     expected = figures(alone)
     assert len({json.dumps(row) for row in expected}) == len(expected) > sharing_stages.STOP
     start = load_model(ROOT / "configs" / "base" / "0" / "model").state_dict()
