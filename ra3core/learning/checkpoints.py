@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 T = TypeVar("T", bound=torch.nn.Module)
@@ -95,7 +96,13 @@ def restore_generators(checkpoint: Path) -> None:
 
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The parameters that training changes, by name."""
+    """The parameters that training changes, by name; sharded, those that the optimiser knows.
+
+    After a pass without gradient FSDP leaves some modules with whole copies in their place.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
