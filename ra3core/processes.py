@@ -39,7 +39,7 @@ class Processes:
         self.device = device if self.count == 1 or device == "cpu" else str(state.device)
         fsdp = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
         if fsdp and state.distributed_type == DistributedType.MULTI_CPU:
-            raise UserError("runtime.accelerate: FSDP is for GPUs, accelerate ignores it on CPUs; expected DDP")
+            raise UserError("RA3_ACCELERATE: FSDP is for GPUs, accelerate ignores it on CPUs; expected DDP")
 
     @property
     def first(self) -> bool:

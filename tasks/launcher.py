@@ -34,25 +34,29 @@ LINES = 20  # of the launcher's output that an error shows
 
 
 def config_file(runtime: RuntimeConfig) -> Path:
-    """accelerate's configuration for these settings. Raises UserError when they do not go together."""
+    """accelerate's configuration for these settings, in the checkout or absolute.
+
+    Raises UserError when the settings do not go together.
+    """
     if runtime.device not in ("cpu", "cuda"):
         raise UserError(
             f"--processes {runtime.processes}: expected --device cpu or cuda, found {runtime.device}; "
             "CUDA_VISIBLE_DEVICES chooses which GPUs"
         )
-    file = runtime.accelerate or CONFIGS / ("cpu.yaml" if runtime.device == "cpu" else "ddp.yaml")
+    default = CONFIGS / ("cpu.yaml" if runtime.device == "cpu" else "ddp.yaml")
+    file = (runtime.root / (runtime.accelerate or default)).resolve()
     try:
         values = yaml.safe_load(file.read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"--accelerate {file}: expected a configuration of accelerate ({error})") from error
+        raise UserError(f"RA3_ACCELERATE: {file}: expected a configuration of accelerate ({error})") from error
     if not isinstance(values, dict) or "distributed_type" not in values:
-        raise UserError(f"--accelerate {file}: expected a configuration of accelerate, found no distributed_type")
+        raise UserError(f"RA3_ACCELERATE: {file}: expected a configuration of accelerate, found no distributed_type")
     if values.get("num_machines", 1) != 1:
         raise UserError(
-            f"--accelerate {file}: expected one machine, found {values['num_machines']}; "
+            f"RA3_ACCELERATE: {file}: expected one machine, found {values['num_machines']}; "
             "docs/devices.md says how a stage is run on several"
         )
-    return file.resolve()
+    return file
 
 
 def launch(

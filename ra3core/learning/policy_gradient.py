@@ -185,7 +185,7 @@ class PolicyTrainer:
         self.model = self.policy = model.to(self.processes.device)
         if self.sharded:
             if not self.accelerator.is_fsdp2:
-                raise UserError("runtime.accelerate: expected fsdp_version: 2")
+                raise UserError("RA3_ACCELERATE: FSDP of another version, expected fsdp_version: 2")
             self.policy = copy.deepcopy(model).requires_grad_(False)
             self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         else:

@@ -85,7 +85,7 @@ def test_there_is_a_configuration_for_each_device() -> None:
     ("settings", "message"),
     [
         ({"device": "cuda:0,cuda:1"}, "expected --device cpu or cuda, found cuda:0,cuda:1"),
-        ({"accelerate": Path("/no/such.yaml")}, r"--accelerate /no/such.yaml: expected a configuration"),
+        ({"accelerate": Path("/no/such.yaml")}, r"RA3_ACCELERATE: /no/such.yaml: expected a configuration"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], message: str) -> None:
