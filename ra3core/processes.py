@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from itertools import pairwise
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from torch import Tensor, distributed
 from ra3core.errors import UserError
 from ra3core.stage import Context, StageLog
 
+PATIENCE = timedelta(hours=2)  # with processes that still sample or judge; a dead one is noticed at once
 BUCKET = 2**26  # numbers that are added up at once
 
 T = TypeVar("T")
@@ -30,16 +32,18 @@ class Processes:
     """The processes of this stage.
 
     device: "cpu", or another for the GPUs that the launcher gives each process one of. Raises UserError for FSDP on a
-    CPU, which accelerate would leave out without a word.
+    CPU, which accelerate would leave out without a word, and for its first version.
     """
 
     def __init__(self, device: str) -> None:
-        state = PartialState(cpu=device == "cpu")
+        state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
         self.rank, self.count = state.process_index, state.num_processes
         self.device = device if self.count == 1 or device == "cpu" else str(state.device)
-        fsdp = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-        if fsdp and state.distributed_type == DistributedType.MULTI_CPU:
-            raise UserError("RA3_ACCELERATE: FSDP is for GPUs, accelerate ignores it on CPUs; expected DDP")
+        if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+            if state.distributed_type == DistributedType.MULTI_CPU:
+                raise UserError("RA3_ACCELERATE: FSDP is for GPUs, accelerate ignores it on CPUs; expected DDP")
+            if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
+                raise UserError(f"RA3_ACCELERATE: expected fsdp_version: 2, found {version}")
 
     @property
     def first(self) -> bool:

@@ -61,13 +61,7 @@ from ra3core.corpora.demonstrations import read_demonstrations
 from ra3core.errors import UserError
 from ra3core.learning.annotation import Annotation, Drawn, RationaleSampler, State, annotate_batch
 from ra3core.learning.decision import DecisionLoss
-from ra3core.learning.policy_gradient import (
-    Group,
-    Objective,
-    PolicyTrainer,
-    Rollout,
-    merged,
-)
+from ra3core.learning.policy_gradient import Group, Objective, PolicyTrainer, Rollout, merged
 from ra3core.learning.scoring import Scores, reconstruction, score_rationales
 from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration
 from ra3core.lm.models import add_lora, load_model, load_tokenizer, merge_lora, save_model
@@ -170,6 +164,8 @@ def e_step(config: EStepConfig, context: Context) -> Metrics:
         terms = temporal_elbo(never, reconstruction(likelihood, never, lines, config.given_act), config.think_penalty)
         tokens = sum(len(program.tokens()) for program in run.held_out)
         return {"tokens": tokens, "train_tokens": 0, "iterations": 0, "elbo_before": terms, "elbo_after": terms}
+    if config.parts < processes.count:
+        context.log.message(f"e_step.parts: {config.parts}, so only as many of {processes.count} processes sample")
     metrics = run.train(context.log)
     if processes.first:
         save_model(merge_lora(run.trainer.policy), tokenizer, context.out / "model")
@@ -179,10 +175,7 @@ def e_step(config: EStepConfig, context: Context) -> Metrics:
 
 @dataclass(frozen=True)
 class _Explored:
-    """What one part of an iteration's demonstrations gave.
-
-    annotations and reconstructions: one a demonstration. visits, drawn, decisions and scores: one a visited state.
-    """
+    """What a part of an iteration's demonstrations gave: for each of them, and for each visited state (from visits on)."""
 
     annotations: list[Annotation]
     reconstructions: list[float]
@@ -295,8 +288,8 @@ class _Run:
                 states, drawn, thinks, scores, visited, probability, strict=True
             )
         ]
-        decisions = iteration >= config.warmup_iterations
-        decide = DecisionLoss(self.lines.think_ids, config, groups, acts, thinks, probability, visited, decisions)
+        train = iteration >= config.warmup_iterations
+        decide = DecisionLoss(self.lines.think_ids, config, groups, acts, thinks, probability, visited, train)
         stops = [state.stop for state in states]
         trained = self.trainer.step(
             groups,

@@ -36,7 +36,6 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor
 
-from ra3core.errors import UserError
 from ra3core.learning import checkpoints
 from ra3core.lm.lines import Tokens
 from ra3core.lm.prefix import continue_with, encode, gather_log_probs, grouped_batches
@@ -184,8 +183,6 @@ class PolicyTrainer:
         )
         self.model = self.policy = model.to(self.processes.device)
         if self.sharded:
-            if not self.accelerator.is_fsdp2:
-                raise UserError("RA3_ACCELERATE: FSDP of another version, expected fsdp_version: 2")
             self.policy = copy.deepcopy(model).requires_grad_(False)
             self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         else:

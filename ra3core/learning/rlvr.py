@@ -123,6 +123,8 @@ def rlvr(config: RLVRConfig, context: Context) -> Metrics:
     ):
         if verifier.missing:
             context.log.message(f"programs run without {', '.join(verifier.missing)}: this machine refuses it")
+        if config.parts < processes.count:
+            context.log.message(f"rlvr.parts: {config.parts}, so only as many of {processes.count} processes sample")
         stage = _Stage(config, context, trainer, tokenizer, reference, Judge(verifier), progress)
         if not state and held_out:
             context.log.metrics(0, held_out_pass=stage.evaluate(held_out), tokens=progress.tokens)

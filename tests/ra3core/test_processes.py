@@ -14,6 +14,7 @@ import pytest
 import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,11 +97,15 @@ def test_only_the_first_process_logs(tmp_path: Path) -> None:
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
 
 
-def test_fsdp_on_cpus_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fsdp_on_cpus_and_its_first_version_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     for error in in_two(lambda: Processes("cpu")):
         assert isinstance(error, UserError)
         assert "FSDP is for GPUs" in str(error)
+    monkeypatch.setattr(PartialState, "_prepare_backend", lambda *_: (None, DistributedType.NO))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(UserError, match="expected fsdp_version: 2, found 1"):
+        Processes("cpu")
 
 
 def groups_of(vocabulary: int) -> list[Group]:
