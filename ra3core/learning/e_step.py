@@ -175,7 +175,7 @@ def e_step(config: EStepConfig, context: Context) -> Metrics:
 
 @dataclass(frozen=True)
 class _Explored:
-    """What a part of an iteration's demonstrations gave: for each of them, and for each visited state (from visits on)."""
+    """What a part of an iteration gave: an entry a demonstration, and from `visits` on one a visited state."""
 
     annotations: list[Annotation]
     reconstructions: list[float]
@@ -268,11 +268,9 @@ class _Run:
             range(len(self.programs)), min(config.demonstrations, len(self.programs))
         )
         parts = split([self.programs[i] for i in picked], config.parts)
-        found = _Explored.of(
-            self.trainer.processes.share(
-                len(parts), lambda part: self.explore(parts[part], self.generator(iteration, part))
-            )
-        )
+        processes = self.trainer.processes
+        explored = processes.share(len(parts), lambda part: self.explore(parts[part], self.generator(iteration, part)))
+        found = _Explored.of(explored)
         annotations, visits, drawn, scores = found.annotations, found.visits, found.drawn, found.scores
         states = [visit.state for visit in visits]
         acts = [reward(s.act, s.tokens, config) for s in scores]
@@ -319,7 +317,7 @@ class _Run:
             "unterminated": _mean([not d.terminated for d in flat]),
             "segment_lines": sum(len(a.tokens.lines) for a in annotations) / segments,
             "decision_entropy": _mean([-sum(x * math.exp(x) for x in pair) for pair in boundaries]),
-            "consecutive_think_rate": self.trainer.processes.mean(decide.rates, decide.copies),
+            "consecutive_think_rate": processes.mean(decide.rates, decide.copies),
             "states": float(len(states)),
             **trained,
             **terms,
