@@ -60,6 +60,7 @@ def run(
     workers: Workers = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, or some to share out: cuda:0,cuda:1.")] = None,
     task_runner: Annotated[str | None, typer.Option(help="threads, dask or ray.")] = None,
+    processes: Annotated[int | None, typer.Option(help="Of every training stage, by accelerate launch.")] = None,
 ) -> None:
     """Run the whole pipeline; stages that were run before with the same inputs are reused."""
     from tasks.external import absolute  # imports no Prefect
@@ -78,7 +79,7 @@ def run(
         from flows.evaluation import check_entries
 
         check_entries(config.evaluation.benchmarks)
-    runtime = environment.runtime(workers=workers, device=device, task_runner=task_runner)
+    runtime = environment.runtime(workers=workers, device=device, task_runner=task_runner, processes=processes)
     with environment.prefect_api(runtime.root) as ready:
         from flows.pipeline import pipeline
         from flows.running import task_runner as runner_of

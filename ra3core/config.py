@@ -97,6 +97,7 @@ class EStepConfig(Section):
     iterations: NonNegative = 100
     warmup_iterations: NonNegative = 20  # only what is thought is trained, not when
     demonstrations: Positive = 4  # per iteration
+    parts: Positive = 1  # of them, each with random numbers of its own: what several processes share out
     states: Positive = 4  # line states per demonstration
     group_size: Positive = 6  # G
     window: Positive = 5  # expert lines that a reward counts
@@ -174,6 +175,7 @@ class RLVRConfig(Section):
 
     steps: NonNegative = 40
     prompts: Positive = 12  # per step
+    parts: Positive = 1  # of them, as e_step.parts
     group_size: Positive = 8
     max_new_tokens: Positive = 256
     batch_size: Positive = 128  # completions drawn at once
@@ -408,6 +410,8 @@ class RuntimeConfig(Section):
     )
     shards: Positive = Field(default=1, description="Parts of every annotation and evaluation; no result differs.")
     cluster: str | None = Field(default=None, description="The cluster's address; none starts one on this machine.")
+    processes: Positive = Field(default=1, description="Processes that a training stage is shared out over.")
+    accelerate: Path | None = Field(default=None, description="accelerate's file; configs/accelerate has some.")
 
 
 def slug(name: str) -> str:

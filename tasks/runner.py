@@ -6,7 +6,8 @@
 Children are forked from a server that has imported torch, transformers and the stages already (multiprocessing's
 "forkserver"); it starts with the first stage, so that a run that finds every artifact in the store starts none. The
 child sends the events of its log while it works, and its metrics or its error at the end; it dies with the parent,
-however that dies. Several threads may run stages at the same time.
+however that dies. Several threads may run stages at the same time. A stage that shares its work out over processes is
+launched by its child (tasks/launcher.py), when the runtime asks for more than one.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ from pydantic import BaseModel
 from ra3core.artifacts import Stage
 from ra3core.config import RuntimeConfig
 from ra3core.errors import UserError
+from ra3core.launch import Order
 from ra3core.stage import Context, Metrics, StageLog
+from tasks import launcher
 
 PRELOAD = (
     "torch",
@@ -80,6 +83,8 @@ class _Order:
     config: BaseModel
     context: dict[str, Any]  # fields of the context, its log aside
     metrics_file: Path | None
+    processes: int
+    accelerate: Path | None  # the launcher's configuration, for more than one process
 
 
 class Runner:
@@ -91,6 +96,7 @@ class Runner:
 
     def __init__(self, runtime: RuntimeConfig, preload: Sequence[str] = PRELOAD) -> None:
         self._runtime = runtime
+        self._accelerate = launcher.config_file(runtime) if runtime.processes > 1 else None
         self._preload = ["tasks.stage_server", *preload]
         self._closed = threading.Event()
 
@@ -125,6 +131,7 @@ class Runner:
         StageKilled for one that was killed. Whatever is raised here (Ctrl-C included), the child is gone by then.
         """
         stage = getattr(function, "__name__", repr(function))
+        processes = self._runtime.processes if function.__module__ in launcher.SHARING else 1
         sink = sink or context.log.sink
         order = _Order(
             function.__module__,
@@ -139,6 +146,8 @@ class Runner:
                 "device": device or self._runtime.device,
             },
             context.log.path,
+            processes,
+            self._accelerate,
         )
         deadline = None if timeout is None else time.monotonic() + timeout
         reader, writer = _multiprocessing.Pipe(duplex=False)
@@ -170,6 +179,8 @@ class Runner:
                     return content
                 if kind == "user_error":
                     raise UserError(content)
+                if kind == "killed":
+                    raise StageKilled(f"stage {stage}: {content}")
                 raise StageError(f"stage {stage} failed: {content}")
         finally:
             writer.close()
@@ -212,7 +223,8 @@ def _serve(order: _Order, writer: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        writer.send(("done", _run_here(order, _Events(writer))))
+        events = _Events(writer)
+        writer.send(_launch(order, events) if order.processes > 1 else ("done", _run_here(order, events)))
     except UserError as error:
         writer.send(("user_error", str(error)))
     except BaseException as error:
@@ -231,6 +243,17 @@ def _run_here(order: _Order, sink: Callable[[dict[str, Any]], None]) -> Metrics:
     metrics = function(order.config, context)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return {**metrics, "peak_memory_mb": round(peak, 1)}
+
+
+def _launch(order: _Order, sink: Callable[[dict[str, Any]], None]) -> tuple[str, Any]:
+    assert order.accelerate is not None
+    work = Order(
+        stage=f"{order.module}:{order.function}",
+        config=order.config.model_dump(mode="json"),
+        metrics=order.metrics_file,
+        **order.context,
+    )
+    return launcher.launch(work, order.processes, order.accelerate, sink)
 
 
 class _Events:

@@ -35,6 +35,9 @@ never to think); right after a rationale, `consecutive_penalty` * -log q(act) di
 rationale that hits the length cap costs `unterminated_penalty`; optional KL of the rationale's tokens to pi.
 c = infinity needs no training: thinking never pays, the policy is the model.
 
+An iteration's demonstrations are explored in `parts`, each with random numbers of its own, whichever process does it
+(docs/devices.md). The gradient is of all parts together.
+
 Alone:  e_step(EStepConfig(), Context(inputs={"model": ..., "demonstrations": ...}, out=..., scratch=...)), where the
 inputs are folders with model/ and with demonstrations.parquet.
 """
@@ -46,32 +49,24 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from ra3core.config import EStepConfig
 from ra3core.corpora.demonstrations import read_demonstrations
 from ra3core.errors import UserError
 from ra3core.learning.annotation import Annotation, Drawn, RationaleSampler, State, annotate_batch
-from ra3core.learning.policy_gradient import (
-    Group,
-    Objective,
-    Pass,
-    PolicyTrainer,
-    Rollout,
-    clipped_surrogate,
-    group_advantages,
-    merged,
-)
+from ra3core.learning.decision import DecisionLoss
+from ra3core.learning.policy_gradient import Group, Objective, PolicyTrainer, Rollout, merged
 from ra3core.learning.scoring import Scores, reconstruction, score_rationales
-from ra3core.lm.likelihood import decision_log_probs
 from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration
 from ra3core.lm.models import add_lora, load_model, load_tokenizer, merge_lora, save_model
 from ra3core.lm.prefix import encode
+from ra3core.processes import begin, split
 from ra3core.stage import METRICS_FILE, Context, Metrics, StageLog
 
 FLOOR = 1e-3  # keeps a boundary's chance of being visited above 0 when q never thinks there
@@ -145,8 +140,10 @@ def e_step(config: EStepConfig, context: Context) -> Metrics:
     Returns tokens and train_tokens, the means of the last iterations' figures, and `elbo_before` and `elbo_after`, the
     temporal ELBO of held-out demonstrations with its terms. Raises UserError for unusable inputs.
     """
+    processes = begin(context)
     context.out.mkdir(parents=True, exist_ok=True)
-    context.log.path = context.out / METRICS_FILE
+    if processes.first:
+        context.log.path = context.out / METRICS_FILE
     folder = context.inputs["model"] / "model"
     tokenizer, likelihood = load_tokenizer(folder), load_model(folder, context.device)
     likelihood.requires_grad_(False)
@@ -160,16 +157,37 @@ def e_step(config: EStepConfig, context: Context) -> Metrics:
     run = _Run(config, context, lines, likelihood, policy, programs)
     if math.isinf(config.think_penalty):
         context.log.message("the think penalty is infinite: thinking never pays, the policy is the model as it is")
-        save_model(likelihood, tokenizer, context.out / "model")
+        if processes.first:
+            save_model(likelihood, tokenizer, context.out / "model")
+            (context.out / "examples.json").write_text("[]")
         never = [Annotation(program) for program in run.held_out]
         terms = temporal_elbo(never, reconstruction(likelihood, never, lines, config.given_act), config.think_penalty)
-        (context.out / "examples.json").write_text("[]")
         tokens = sum(len(program.tokens()) for program in run.held_out)
         return {"tokens": tokens, "train_tokens": 0, "iterations": 0, "elbo_before": terms, "elbo_after": terms}
+    if config.parts < processes.count:
+        context.log.message(f"e_step.parts: {config.parts}, so only as many of {processes.count} processes sample")
     metrics = run.train(context.log)
-    save_model(merge_lora(run.trainer.accelerator.unwrap_model(run.trainer.model)), tokenizer, context.out / "model")
-    (context.out / "examples.json").write_text(json.dumps(run.examples, indent=1))
+    if processes.first:
+        save_model(merge_lora(run.trainer.policy), tokenizer, context.out / "model")
+        (context.out / "examples.json").write_text(json.dumps(run.examples, indent=1))
     return metrics
+
+
+@dataclass(frozen=True)
+class _Explored:
+    """What a part of an iteration gave: an entry a demonstration, and from `visits` on one a visited state."""
+
+    annotations: list[Annotation]
+    reconstructions: list[float]
+    visits: list[Visit]
+    drawn: list[list[Drawn]]
+    decisions: list[tuple[float, float]]
+    scores: list[Scores]
+
+    @classmethod
+    def of(cls, parts: Sequence[_Explored]) -> _Explored:
+        """All parts as one, in order."""
+        return cls(*([one for part in parts for one in getattr(part, each.name)] for each in fields(cls)))
 
 
 class _Run:
@@ -229,54 +247,53 @@ class _Run:
         means |= {"tokens": self.tokens, "train_tokens": self.train_tokens, "iterations": self.config.iterations}
         return means | {"elbo_before": before, "elbo_after": after}
 
-    def generator(self, salt: int) -> torch.Generator:
+    def generator(self, salt: int, part: int = 0) -> torch.Generator:
         """A generator that depends on the seed and on what it is for, so that training resumes exactly."""
-        return torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + salt)
+        seed = self.seed * 1_000_003 + salt
+        if part:
+            seed = int(numpy.random.SeedSequence([seed, part]).generate_state(1, numpy.uint64)[0]) >> 1
+        return torch.Generator(self.device).manual_seed(seed)
 
     def held_out_elbo(self) -> dict[str, float]:
         """The temporal ELBO of the held-out demonstrations under the present policy."""
-        found = annotate_batch(self.trainer.model, self.held_out, self.sampler, self.generator(999_999))
+        found = annotate_batch(self.trainer.policy, self.held_out, self.sampler, self.generator(999_999))
         self.tokens += sum(a.processed + len(a.tokens.tokens(a.pieces)) for a in found)
         return temporal_elbo(found, self.reconstruct(found), self.config.think_penalty)
 
     def iteration(self, iteration: int) -> dict[str, float]:
         """Annotate, visit states, draw and score rationales, one policy gradient step; returns its figures."""
         began = time.perf_counter()
-        config, generator = self.config, self.generator(iteration)
+        config = self.config
         picked = random.Random(f"{self.seed} {iteration}").sample(
             range(len(self.programs)), min(config.demonstrations, len(self.programs))
         )
-        annotations = annotate_batch(self.trainer.model, [self.programs[i] for i in picked], self.sampler, generator)
-        offsets = torch.rand(len(annotations), generator=generator, device=self.device).tolist()
-        visits = [
-            visit
-            for annotation, offset in zip(annotations, offsets, strict=True)
-            for visit in choose_states(annotation, config.states, offset)
-        ]
+        parts = split([self.programs[i] for i in picked], config.parts)
+        processes = self.trainer.processes
+        explored = processes.share(len(parts), lambda part: self.explore(parts[part], self.generator(iteration, part)))
+        found = _Explored.of(explored)
+        annotations, visits, drawn, scores = found.annotations, found.visits, found.drawn, found.scores
         states = [visit.state for visit in visits]
-        drawn, decisions = self.draw(states, generator)
-        scores = score_rationales(self.likelihood, states, drawn, self.sampler, config.window, config.given_act)
         acts = [reward(s.act, s.tokens, config) for s in scores]
         thinks = [
             [reward(value, s.tokens, config, d) for value, d in zip(s.thinks, group, strict=True)]
             for s, group in zip(scores, drawn, strict=True)
         ]
         visited = [visit.copies / visit.rate * len(visits) / len(annotations) for visit in visits]
-        probability = [math.exp(think) for think, _ in decisions]
+        probability = [math.exp(think) for think, _ in found.decisions]
         groups = [
             Group(state.context, self.rollouts(state, group, values, score), scale=v * p)
             for state, group, values, score, v, p in zip(
                 states, drawn, thinks, scores, visited, probability, strict=True
             )
         ]
-        decide = _DecisionLoss(self, groups, acts, thinks, probability, visited, iteration >= config.warmup_iterations)
+        train = iteration >= config.warmup_iterations
+        decide = DecisionLoss(self.lines.think_ids, config, groups, acts, thinks, probability, visited, train)
         stops = [state.stop for state in states]
         trained = self.trainer.step(
             groups,
             lambda logits, rows: self.sampler.constrain(logits, [stops[n] for n, _ in rows]),
             decide,
         )
-        reconstructions = self.reconstruct(annotations)
         self.train_tokens += int(trained.pop("train_tokens"))
         self.tokens += sum(a.processed + len(a.tokens.tokens(a.pieces)) for a in annotations)
         self.tokens += sum(2 * g.tokens + (g.draws + 1) * s.tokens for g, s in zip(groups, scores, strict=True))
@@ -289,7 +306,7 @@ class _Run:
         flat = [d for group in drawn for d in group]
         boundaries = [pair for a in annotations for pair in a.decisions.values()]
         segments = sum(len(a.rationales) + (0 not in a.rationales) for a in annotations)
-        terms = temporal_elbo(annotations, reconstructions, config.think_penalty)
+        terms = temporal_elbo(annotations, found.reconstructions, config.think_penalty)
         return {
             "reward": _mean([(1 - p) * a + p * m for p, a, m in zip(probability, acts, means, strict=True)], met),
             "reward_think": _mean(means, met),
@@ -300,7 +317,7 @@ class _Run:
             "unterminated": _mean([not d.terminated for d in flat]),
             "segment_lines": sum(len(a.tokens.lines) for a in annotations) / segments,
             "decision_entropy": _mean([-sum(x * math.exp(x) for x in pair) for pair in boundaries]),
-            "consecutive_think_rate": decide.consecutive_rate,
+            "consecutive_think_rate": processes.mean(decide.rates, decide.copies),
             "states": float(len(states)),
             **trained,
             **terms,
@@ -308,6 +325,21 @@ class _Run:
             "train_tokens": float(self.train_tokens),
             "seconds": time.perf_counter() - began,
         }
+
+    def explore(self, programs: Sequence[TokenizedDemonstration], generator: torch.Generator) -> _Explored:
+        """Annotate demonstrations, choose states in them, draw rationales there and score these."""
+        config = self.config
+        annotations = annotate_batch(self.trainer.policy, programs, self.sampler, generator)
+        offsets = torch.rand(len(annotations), generator=generator, device=self.device).tolist()
+        visits = [
+            visit
+            for annotation, offset in zip(annotations, offsets, strict=True)
+            for visit in choose_states(annotation, config.states, offset)
+        ]
+        states = [visit.state for visit in visits]
+        drawn, decisions = self.draw(states, generator)
+        scores = score_rationales(self.likelihood, states, drawn, self.sampler, config.window, config.given_act)
+        return _Explored(annotations, self.reconstruct(annotations), visits, drawn, decisions, scores)
 
     def reconstruct(self, annotations: Sequence[Annotation]) -> list[float]:
         """The expert's lines under the likelihood model, nats per demonstration."""
@@ -320,9 +352,9 @@ class _Run:
         """G rationales at each state, and log p(think), log p(act) there; the context is encoded once a state."""
         size = self.config.group_size
         rows = [i for i in range(len(states)) for _ in range(size)]
-        prefix = encode(self.trainer.model, [state.context for state in states])
+        prefix = encode(self.trainer.policy, [state.context for state in states])
         stops = [states[i].stop for i in rows]
-        found, decisions = self.sampler.sample(self.trainer.model, prefix, rows, stops, generator)
+        found, decisions = self.sampler.sample(self.trainer.policy, prefix, rows, stops, generator)
         grouped = [found[i * size : (i + 1) * size] for i in range(len(states))]
         return grouped, [(pair[0], pair[1]) for pair in decisions.tolist()]
 
@@ -362,54 +394,6 @@ class _Run:
             }
             for i in range(min(4, len(states)))
         ]
-
-
-class _DecisionLoss:
-    """Extra loss terms of a pass: the decision's surrogate, and the penalty on thinking right after a rationale."""
-
-    def __init__(
-        self,
-        run: _Run,
-        groups: Sequence[Group],
-        acts: Sequence[float],
-        thinks: Sequence[Sequence[float]],
-        probability: Sequence[float],
-        visited: Sequence[float],
-        decisions: bool,
-    ) -> None:
-        self.think_ids, self.config, self.groups, self.decisions = run.lines.think_ids, run.config, groups, decisions
-        rewards = torch.tensor([[sum(t) / len(t), a] for t, a in zip(thinks, acts, strict=True)], dtype=torch.float64)
-        self.weights = torch.tensor([[p, 1 - p] for p in probability], dtype=torch.float64)
-        self.advantages, _ = group_advantages(rewards, self.weights, run.config.std_floor)
-        self.visited = torch.tensor(visited, dtype=torch.float64)[:, None]
-        self.old: dict[int, Tensor] = {}
-        self.rates: list[float] = []
-        self.copies: list[float] = []
-
-    @property
-    def consecutive_rate(self) -> float:
-        """Mean probability of a second rationale right after the first."""
-        return _mean(self.rates, self.copies)
-
-    def __call__(self, passed: Pass, epoch: int) -> Tensor:
-        logits, device = passed.logits, passed.logits.device
-        after = decision_log_probs(logits[range(len(passed.rows)), passed.lengths], self.think_ids)
-        if epoch == 0:
-            self.rates += after[:, 0].detach().exp().tolist()
-            self.copies += [self.groups[n].rollouts[i].copies for n, i in passed.rows]
-        if not self.decisions:
-            return logits.new_zeros(())
-        weights = [self.groups[n].scale * self.groups[n].rollouts[i].weight for n, i in passed.rows]
-        loss = -self.config.consecutive_penalty * (after[:, 1] * after.new_tensor(weights)).sum()
-        first = [passed.rows.index((n, 0)) for n in passed.groups]
-        log_probs = decision_log_probs(logits[first, 0], self.think_ids)
-        old = torch.stack(
-            [self.old.setdefault(n, row) for n, row in zip(passed.groups, log_probs.detach(), strict=True)]
-        )
-        advantages = self.advantages[passed.groups].to(device, log_probs.dtype)
-        surrogate, _ = clipped_surrogate(log_probs, old, advantages, self.config.clip)
-        importance = (self.visited * self.weights)[passed.groups].to(device, log_probs.dtype)
-        return loss - (importance * surrogate).sum()
 
 
 def _mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:

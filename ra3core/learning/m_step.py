@@ -27,6 +27,7 @@ from torch import nn
 from ra3core.config import MStepConfig
 from ra3core.corpora.demonstrations import Annotated, annotate, read_annotated, read_demonstrations
 from ra3core.errors import UserError
+from ra3core.learning.checkpoints import unsharded
 from ra3core.learning.training import (
     IGNORED,
     Batch,
@@ -40,6 +41,7 @@ from ra3core.learning.training import (
 )
 from ra3core.lm.lines import LineTokenizer
 from ra3core.lm.models import add_lora, load_model, load_tokenizer, merge_lora, save_model
+from ra3core.processes import begin
 from ra3core.stage import Context, Metrics
 
 EVALUATED = 256  # held-out demonstrations that an evaluation reads at most
@@ -52,13 +54,12 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
     M-step of the same configuration would train on in each of inputs["matched_1"], .. Metrics: docs/m_step.md. Raises
     UserError when there is nothing to train on, when a model has no tokenizer, and when the loss is not finite.
     """
+    processes = begin(context)
     torch.set_num_threads(context.threads)
     transformers.set_seed(context.seed)  # adapters are initialised at random
     source = context.inputs["model"] / "model"
     tokenizer = load_tokenizer(source)
-    model = load_model(source, context.device)
-    if config.lora is not None:
-        model = add_lora(model, config.lora)
+    model = _new_model(source, config, context.device)
 
     annotated = read_demonstration_folder(context.inputs["demonstrations"])
     trained, held_out = split(annotated, config.held_out)
@@ -99,7 +100,9 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     final = evaluate(model, evaluation)
     fit = {name.replace("held_out", "trained"): value for name, value in evaluate(model, at_end).items()}
-    save_model(merge_lora(model), tokenizer, context.out / "model")
+    trained_model = unsharded(model, lambda: _new_model(source, config, "cpu"))
+    if processes.first:
+        save_model(merge_lora(trained_model), tokenizer, context.out / "model")
     train_tokens = sum(batch_tokens(batch) for batch in batches)
     scored = sum(batch_tokens(batch) for batch in evaluation) * (evaluations + 1) + sum(map(batch_tokens, at_end))
     return {
@@ -115,6 +118,12 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
         **final,
         **fit,
     }
+
+
+def _new_model(source: Path, config: MStepConfig, device: str) -> nn.Module:
+    """The model as training begins."""
+    model = load_model(source, device)
+    return model if config.lora is None else add_lora(model, config.lora)
 
 
 def _matched_tokens(config: MStepConfig, context: Context, tokenizer: transformers.PreTrainedTokenizerBase) -> int:

@@ -16,27 +16,30 @@ average favours short right answers and long wrong ones), and `std_floor` keeps 
 being blown up to unit advantage: rewards that differ by much less than the floor keep their proportions.
 Option `kl` adds kl * sum_k (exp(d) - d - 1), d = log pi_ref - log pi: the k3 estimator of KL(pi || pi_ref), in nats per
 rollout. Built on accelerate; AdamW without weight decay.
+
+Several processes that are given the same groups plan the same passes and make every n-th of them; their gradients,
+each already divided by the number of all groups, are added up once a step (ra3core/processes.py).
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-import random
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
+from accelerate.utils import DistributedType
 from torch import Tensor
 
+from ra3core.learning import checkpoints
 from ra3core.lm.lines import Tokens
 from ra3core.lm.prefix import continue_with, encode, gather_log_probs, grouped_batches
+from ra3core.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -164,15 +167,26 @@ def with_reference(model: torch.nn.Module, groups: Sequence[Group], distribution
 
 
 class PolicyTrainer:
-    """A policy, its optimiser, and checkpoints from which training continues exactly."""
+    """A policy, its optimiser, and checkpoints from which training continues exactly, on any number of processes.
+
+    model: what is trained. policy: what to sample from and to save, whole in every process; the model itself unless its
+    weights are sharded (FSDP), else a copy that follows it.
+    """
 
     def __init__(self, model: torch.nn.Module, objective: Objective, device: str = "cpu") -> None:
         self.objective = objective
         self.accelerator = Accelerator(cpu=device == "cpu")
+        self.processes = Processes(device)
+        self.sharded = self.accelerator.distributed_type == DistributedType.FSDP
         optimizer = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad], lr=objective.learning_rate, weight_decay=0.0
         )
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.model = self.policy = model.to(self.processes.device)
+        if self.sharded:
+            self.policy = copy.deepcopy(model).requires_grad_(False)
+            self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        else:
+            self.optimizer = self.accelerator.prepare(optimizer)
 
     def step(
         self,
@@ -180,11 +194,11 @@ class PolicyTrainer:
         distribution: Distribution | None = None,
         extra: Callable[[Pass, int], Tensor] | None = None,
     ) -> dict[str, float]:
-        """`epochs` gradient steps on these groups; a context is encoded once for its rollouts.
+        """`epochs` gradient steps on these groups, which every process is given; a context is encoded once for all.
 
         distribution: what the rollouts were drawn from; the model's own at temperature 1 when none is given.
-        extra: called with each pass and the epoch, returns a loss to add: the sum over the pass's groups of what is
-            averaged over all groups.
+        extra: called with each of this process's passes and the epoch, returns a loss to add: the sum over the pass's
+            groups of what is averaged over all groups.
 
         Returns, averaged over epochs: loss; grad_norm (ahead of clipping); entropy (the policy's at rollout tokens,
         nats per token); kl (nats per rollout, where references are given); clipped (share of tokens); zero_variance
@@ -205,12 +219,17 @@ class PolicyTrainer:
         tokens = sum(rollout.copies * len(rollout.tokens) for n in trained for rollout in groups[n].rollouts)
         rollouts = sum(groups[n].draws for n in trained)
         units = {"loss": 1, "entropy": tokens, "clipped": tokens, "kl": rollouts}
+        plan = _enough(plan, self.processes.count)
+        own = plan[self.processes.rank :: self.processes.count]
+        idle = math.ceil(len(plan) / self.processes.count) - len(own) if self.sharded else 0
+        parameters = list(checkpoints.trainable(self.model).values())
+        totals = dict.fromkeys(units, 0.0)
         old: list[Tensor] = []
         self.model.train()
         for epoch in range(self.objective.epochs):
             self.optimizer.zero_grad()
-            for index, batch in enumerate(plan):
-                passed, drawn = _forward(self.model, groups, batch)
+            for index, batch in enumerate(own):
+                passed, drawn = self._forward(groups, batch)
                 logits = distribution(passed.logits[:, : max(map(len, drawn))], passed.rows)
                 log_probs, mask = gather_log_probs(logits, drawn)
                 if epoch == 0:
@@ -219,19 +238,32 @@ class PolicyTrainer:
                 if extra is not None:
                     loss = loss + extra(passed, epoch)
                 loss = loss / len(groups)
-                self.accelerator.backward(loss)
+                self._backward(loss)
                 sums["loss"] = float(loss.detach())
                 sums["entropy"] = _entropy(logits.detach(), _copies(groups, passed, mask) * mask)
                 for name, value in sums.items():
-                    metrics[name] += value / units[name] / self.objective.epochs
-            parameters = [p for p in self.model.parameters() if p.requires_grad]
+                    totals[name] += value / units[name] / self.objective.epochs
+            for _ in range(idle):
+                self._backward(0 * self._forward(groups, plan[0])[0].logits.sum())
+            if not self.sharded:
+                self.processes.sum_gradients(parameters)
             norm = self.accelerator.clip_grad_norm_(parameters, self.objective.max_grad_norm)
-            metrics["grad_norm"] += float(norm) / self.objective.epochs  # type: ignore[arg-type]
+            metrics["grad_norm"] += float(checkpoints.whole(norm)) / self.objective.epochs  # type: ignore[arg-type]
             self.optimizer.step()
         self.optimizer.zero_grad()
         self.model.eval()
+        self._refresh()
+        metrics |= self.processes.sum(totals)
         metrics["train_tokens"] = float(self.objective.epochs * sum(groups[n].tokens for n in trained))
         return metrics
+
+    def _forward(self, groups: Sequence[Group], batch: list[int]) -> tuple[Pass, list[Tokens]]:
+        """`_forward` through the model; sharded, in one call a pass, which its hooks gather and free weights around."""
+        return _forward(self.model, groups, batch, _in_one_call if self.sharded else _in_two_calls)
+
+    def _backward(self, loss: Tensor) -> None:
+        """Add this process's gradient; FSDP averages over processes where the others are added up."""
+        self.accelerator.backward(loss * self.processes.count if self.sharded else loss)
 
     def _advantages(self, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
         rewards = torch.zeros((len(groups), max(len(group.rollouts) for group in groups)), dtype=torch.float64)
@@ -273,40 +305,29 @@ class PolicyTrainer:
         return loss, sums
 
     def save(self, scratch: Path, step: int, state: dict[str, Any] | None = None) -> None:
-        """Checkpoint of trainable weights, optimiser, generators and `state` (JSON); replaces the one before.
+        """Checkpoint of trainable weights, optimiser, generators and `state` (JSON); replaces the one before."""
 
-        Written aside and renamed: a kill leaves the one before.
-        """
-        scratch.mkdir(parents=True, exist_ok=True)
-        temporary = scratch / "checkpoint.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        weights = {name: p.detach().contiguous() for name, p in self._trainable().items()}
-        save_file(weights, temporary / "weights.safetensors")
-        torch.save(self.optimizer.state_dict(), temporary / "optimizer.pt")
-        torch.save(_generators(), temporary / "generators.pt")
-        (temporary / "state.json").write_text(json.dumps({"step": step, "state": state or {}}))
-        temporary.rename(scratch / f"checkpoint-{step:08d}")
-        for older in sorted(scratch.glob("checkpoint-*"))[:-1]:
-            shutil.rmtree(older)
+        def also(folder: Path) -> None:
+            (folder / "state.json").write_text(json.dumps({"step": step, "state": state or {}}))
+
+        checkpoints.save(scratch, step, self.model, self.optimizer, self.processes.first, also)
 
     def load(self, scratch: Path) -> tuple[int, dict[str, Any]] | None:
         """Restore the latest checkpoint: its step and state, or None when there is none."""
-        found = sorted(scratch.glob("checkpoint-*"))
-        if not found:
+        folder = checkpoints.latest(scratch)
+        if folder is None:
             return None
-        folder = found[-1]
-        weights = load_file(folder / "weights.safetensors")
-        with torch.no_grad():
-            for name, p in self._trainable().items():
-                p.copy_(weights[name])
-        self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
-        _restore_generators(torch.load(folder / "generators.pt", weights_only=True))
+        checkpoints.restore_weights(folder, self.model)
+        checkpoints.restore_optimizer(folder, self.model, self.optimizer)
+        checkpoints.restore_generators(folder)
+        self._refresh()
         saved = json.loads((folder / "state.json").read_text())
         return saved["step"], saved["state"]
 
-    def _trainable(self) -> dict[str, torch.nn.Parameter]:
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+    def _refresh(self) -> None:
+        """The policy to sample from is as the weights are now."""
+        if self.sharded:
+            checkpoints.copy_whole(self.model, self.policy, only_trainable=True)
 
 
 def _batches(model: torch.nn.Module, groups: Sequence[Group]) -> Iterator[list[int]]:
@@ -314,14 +335,56 @@ def _batches(model: torch.nn.Module, groups: Sequence[Group]) -> Iterator[list[i
     return grouped_batches([group.context for group in groups], lengths, model)
 
 
-def _forward(model: torch.nn.Module, groups: Sequence[Group], batch: list[int]) -> tuple[Pass, list[Tokens]]:
-    """One pass over some groups, each context encoded once; also the rollout tokens of each row."""
+def _enough(plan: Sequence[list[int]], count: int) -> list[list[int]]:
+    """The passes, the largest ones halved until there are `count` of them or each is of one group."""
+    found = list(plan)
+    while len(found) < count and len(largest := max(found, key=len)) > 1:
+        found.remove(largest)
+        found += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
+    return found
+
+
+Run = Callable[[torch.nn.Module, Sequence[Tokens], Sequence[int], Sequence[Tokens]], Tensor]
+"""Logits after contexts: (model, contexts, the context of each row, the tokens of each row) -> as `Pass.logits`."""
+
+
+def _in_two_calls(
+    model: torch.nn.Module, contexts: Sequence[Tokens], places: Sequence[int], rows: Sequence[Tokens]
+) -> Tensor:
+    """Each context is encoded once for all its rows."""
+    return continue_with(model, encode(model, contexts).select(places), rows)
+
+
+def _in_one_call(
+    model: torch.nn.Module, contexts: Sequence[Tokens], places: Sequence[int], rows: Sequence[Tokens]
+) -> Tensor:
+    """Each row runs with its context ahead of it, padded so that all contexts end at one place."""
+    longest, width = max(map(len, contexts)), max(map(len, rows))
+    ids = torch.zeros((len(rows), longest + width), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, (place, tokens) in enumerate(zip(places, rows, strict=True)):
+        begin, end = longest - len(contexts[place]), longest + len(tokens)
+        ids[row, begin:end] = torch.tensor([*contexts[place], *tokens])
+        mask[row, begin:] = 1  # what is padded behind a row is seen by nothing that counts
+    device = next(model.parameters()).device
+    ids, mask = ids.to(device), mask.to(device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    output = model(
+        input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=width + 1
+    )
+    return output.logits
+
+
+def _forward(
+    model: torch.nn.Module, groups: Sequence[Group], batch: list[int], run: Run = _in_two_calls
+) -> tuple[Pass, list[Tokens]]:
+    """One pass over some groups; also the rollout tokens of each row."""
     rows = [(n, i) for n in batch for i in range(len(groups[n].rollouts))]
     tokens = [groups[n].rollouts[i].tokens for n, i in rows]
     place = {n: k for k, n in enumerate(batch)}
-    prefix = encode(model, [groups[n].context for n in batch])
     whole = [(*groups[n].rollouts[i].tokens, *groups[n].rollouts[i].suffix) for n, i in rows]
-    logits = continue_with(model, prefix.select([place[n] for n, _ in rows]), whole)
+    contexts = [groups[n].context for n in batch]
+    logits = run(model, contexts, [place[n] for n, _ in rows], whole)
     return Pass(batch, rows, [len(row) for row in whole], logits), tokens
 
 
@@ -335,23 +398,3 @@ def _entropy(logits: Tensor, weights: Tensor) -> float:
     counted = weights > 0
     probabilities = logits[counted].softmax(-1)
     return float((torch.special.entr(probabilities).sum(-1) * weights[counted]).sum())
-
-
-def _generators() -> dict[str, Any]:
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": (name, [int(key) for key in keys], int(position), int(has_gauss), float(cached)),
-        "python": random.getstate(),
-    }
-
-
-def _restore_generators(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))

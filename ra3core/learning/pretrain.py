@@ -29,6 +29,7 @@ from transformers import AutoModelForCausalLM, Lfm2Config, PreTrainedModel, PreT
 from ra3core.config import BaseConfig
 from ra3core.corpora.demonstrations import read_rows
 from ra3core.errors import UserError
+from ra3core.learning.checkpoints import unsharded
 from ra3core.learning.training import (
     IGNORED,
     Batch,
@@ -43,6 +44,7 @@ from ra3core.learning.training import (
 from ra3core.lm.lines import end_token_id
 from ra3core.lm.models import save_model
 from ra3core.lm.tokenizer import train_tokenizer
+from ra3core.processes import begin
 from ra3core.stage import Context, Metrics
 
 HELD_OUT = 256  # web documents that are scored instead of trained on
@@ -55,11 +57,12 @@ def pretrain(config: BaseConfig, context: Context) -> Metrics:
     Metrics: tokens, train_tokens, steps, parameters, held_out (nats per token after the docstring, on web documents
     not trained on). Raises UserError when the corpus has too few documents or the loss stops being finite.
     """
+    processes = begin(context)
     recipe = recipe_of(config, context)
     if config.checkpoint is not None:
         kept = Path(__file__).resolve().parents[2] / config.checkpoint.replace("{seed}", str(context.seed))
         if _recipe_digest(kept) == recipe:
-            return _copy(kept, context)
+            return _copy(kept, context, processes.first)
     torch.set_num_threads(context.threads)
     transformers.set_seed(context.seed)
     web = [row["text"] for row in read_rows(context.inputs["corpus"] / "web.parquet", ("text",))]
@@ -94,7 +97,6 @@ def pretrain(config: BaseConfig, context: Context) -> Metrics:
         checkpoint_steps=config.checkpoint_steps,
         evaluate=lambda model: {"held_out": _held_out_loss(model, scored)},
     )
-    save_model(model, tokenizer, context.out / "model")
     trained = sum(batch_tokens(batch) for batch in batches)
     metrics = {
         "tokens": trained + evaluations * sum(batch_tokens(batch) for batch in scored),
@@ -103,7 +105,10 @@ def pretrain(config: BaseConfig, context: Context) -> Metrics:
         "parameters": model.num_parameters(),
         "held_out": _held_out_loss(model, scored),
     }
-    (context.out / RECIPE).write_text(json.dumps({"recipe": recipe, "metrics": metrics}, indent=2) + "\n")
+    trained_model = unsharded(model, lambda: new_model(config, tokenizer))
+    if processes.first:
+        save_model(trained_model, tokenizer, context.out / "model")
+        (context.out / RECIPE).write_text(json.dumps({"recipe": recipe, "metrics": metrics}, indent=2) + "\n")
     return {**metrics, "kept": False}
 
 
@@ -208,9 +213,10 @@ def _recipe_digest(folder: Path) -> str | None:
     return json.loads(path.read_text())["recipe"] if path.is_file() else None
 
 
-def _copy(folder: Path, context: Context) -> Metrics:
+def _copy(folder: Path, context: Context, write: bool) -> Metrics:
     """The kept result as this stage's own; its metrics say what the training cost when it was run."""
     context.log.message(f"base: {folder} was made by this very recipe and is used")
-    shutil.copytree(folder / "model", context.out / "model", dirs_exist_ok=True)
-    shutil.copy(folder / RECIPE, context.out / RECIPE)
+    if write:
+        shutil.copytree(folder / "model", context.out / "model", dirs_exist_ok=True)
+        shutil.copy(folder / RECIPE, context.out / RECIPE)
     return {**json.loads((folder / RECIPE).read_text())["metrics"], "kept": True}

@@ -12,6 +12,8 @@ What is ours: a program is the prompt and everything generated up to the end tok
 which would remove exactly what RA3 adds; a completion that reaches the length cap is judged as it stands. The last
 tasks are held out and solved now and then, with the same draws each time. Judging is by ra3core.verifier, from
 outside the program, while the others are still being sampled; a program that was judged before is not run again.
+A step's prompts are completed and judged in `parts`, each with random numbers of its own, whichever process does it
+(docs/devices.md).
 
 Alone: docs/rlvr.md has the snippet (`rlvr(RLVRConfig(), Context(inputs=..., out=..., scratch=...))`).
 """
@@ -48,6 +50,7 @@ from ra3core.learning.policy_gradient import (
 from ra3core.lm.generation import Sampling, generate
 from ra3core.lm.lines import LineTokenizer, Tokens, end_token_id
 from ra3core.lm.models import add_lora, load_model, load_tokenizer, merge_lora, save_model
+from ra3core.processes import Processes, begin, split
 from ra3core.stage import Context, Metrics
 from ra3core.verifier import WORKERS, Program, Verdict, Verifier
 from ra3core.verifier.program import Category
@@ -99,6 +102,7 @@ def rlvr(config: RLVRConfig, context: Context) -> Metrics:
 
     With steps = 0 the model is saved as it came. Metrics: docs/rlvr.md. Raises UserError when the tasks are too few.
     """
+    processes = begin(context)
     torch.set_num_threads(context.threads)
     transformers.set_seed(context.seed)  # adapters are initialised at random
     tasks, held_out = read_task_folder(context.inputs["tasks"] / "rlvr_tasks.parquet", config.held_out)
@@ -114,11 +118,13 @@ def rlvr(config: RLVRConfig, context: Context) -> Metrics:
     progress = Progress(**state)
     context.log.resume(start if state else -1)
     with (
-        Verifier(config.verifier, WORKERS) as verifier,
+        Verifier(config.verifier, max(1, WORKERS // processes.local)) as verifier,
         context.log.progress("RLVR", config.steps, start) as advance,
     ):
         if verifier.missing:
             context.log.message(f"programs run without {', '.join(verifier.missing)}: this machine refuses it")
+        if config.parts < processes.count:
+            context.log.message(f"rlvr.parts: {config.parts}, so only as many of {processes.count} processes sample")
         stage = _Stage(config, context, trainer, tokenizer, reference, Judge(verifier), progress)
         if not state and held_out:
             context.log.metrics(0, held_out_pass=stage.evaluate(held_out), tokens=progress.tokens)
@@ -131,7 +137,8 @@ def rlvr(config: RLVRConfig, context: Context) -> Metrics:
                 trainer.save(context.scratch, step, asdict(progress))
             advance(1)
 
-    save_model(merge_lora(trainer.model), tokenizer, context.out / "model")
+    if processes.first:
+        save_model(merge_lora(trainer.policy), tokenizer, context.out / "model")
     tenth = max(1, config.steps // 10)
     metrics: Metrics = {
         "tokens": progress.tokens,
@@ -151,6 +158,28 @@ def rlvr(config: RLVRConfig, context: Context) -> Metrics:
     return metrics
 
 
+@dataclass(frozen=True)
+class Graded:
+    """What is kept of a completion once it is judged; tokens: without the end token, processed: that it took."""
+
+    reward: float
+    category: Category
+    tokens: int
+    ended: bool
+    comments: int
+    processed: int
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """One part of a step: its groups, all its completions, and how long they took."""
+
+    groups: list[Group]
+    graded: list[Graded]
+    sampling_seconds: float
+    judging_seconds: float
+
+
 @dataclass
 class _Stage:
     """What a step and an evaluation need."""
@@ -163,72 +192,96 @@ class _Stage:
     judge: Judge
     progress: Progress
 
+    @property
+    def processes(self) -> Processes:
+        return self.trainer.processes
+
     def step(self, tasks: Sequence[Task], step: int) -> dict[str, float]:
         """Sample, judge, update once; the step's metrics row."""
         started, config = time.perf_counter(), self.config
-        sampling = Sampling(config.max_new_tokens, config.temperature)
-        groups = self._complete(tasks, sampling, config.group_size, step)
-        sampled = time.perf_counter()
-        completions = [completion for group in groups for completion in group]
-        verdicts = self.judge.verdicts(completions)
-        judged = time.perf_counter()
-        rewards = [float(verdict.passed) for verdict in verdicts]
+        compared = config.kl > 0 or step % config.eval_every == 0
+        parts = split(tasks, config.parts)
+        found = self.processes.share(len(parts), lambda part: self._sampled(parts[part], step, part, compared))
+        batch = [group for part in found for group in part.groups]
+        graded = [one for part in found for one in part.graded]
+        if compared:
+            self.progress.tokens += sum(group.tokens for group in batch)
+        update = self.trainer.step(batch, tempered(config.temperature))
 
+        trained = int(update.pop("train_tokens"))
+        measured = {"entropy", "clipped", *(["kl"] if compared else [])} if trained else set()
+        self.progress.tokens += sum(one.processed for one in graded) + trained
+        self.progress.train_tokens += trained
+        self.progress.rewards.append(statistics.fmean(one.reward for one in graded))
+        categories = Counter(one.category for one in graded)
+        return {
+            "reward": self.progress.rewards[-1],
+            **{name: update[name] for name in ("zero_variance", "grad_norm", "loss", *sorted(measured))},
+            "completion_tokens": statistics.fmean(one.tokens for one in graded),
+            "unfinished": statistics.fmean(not one.ended for one in graded),
+            "think_rate": statistics.fmean(one.comments for one in graded),
+            **{f"verdict_{name}": categories[name] / len(graded) for name in CATEGORIES},
+            "sampling_seconds": sum(part.sampling_seconds for part in found) / min(self.processes.count, len(found)),
+            "judging_seconds": sum(part.judging_seconds for part in found) / min(self.processes.count, len(found)),
+            "seconds": time.perf_counter() - started,
+        }
+
+    def _sampled(self, tasks: Sequence[Task], step: int, part: int, compared: bool) -> _Sampled:
+        """Completions of the tasks with their rewards, as groups; compared: with reference log-probabilities."""
+        started, config = time.perf_counter(), self.config
+        sampling = Sampling(config.max_new_tokens, config.temperature)
+        groups = self._complete(tasks, sampling, config.group_size, step, part)
+        sampled = time.perf_counter()
+        graded = self._graded([completion for group in groups for completion in group])
+        judged = time.perf_counter()
         size, end = config.group_size, end_token_id(self.tokenizer)
         batch = [
             Group(
                 group[0].prompt,
                 merged(
                     [
-                        Rollout((*one.tokens, end) if one.ended else one.tokens, reward, 1 / size)
-                        for one, reward in zip(group, rewards[n * size : (n + 1) * size], strict=True)
+                        Rollout((*one.tokens, end) if one.ended else one.tokens, grade.reward, 1 / size)
+                        for one, grade in zip(group, graded[n * size : (n + 1) * size], strict=True)
                     ]
                 ),
             )
             for n, group in enumerate(groups)
         ]
-        distribution = tempered(config.temperature)
-        compared = config.kl > 0 or step % config.eval_every == 0
         if compared:
-            batch = with_reference(self.reference, batch, distribution)
-            self.progress.tokens += sum(group.tokens for group in batch)
-        update = self.trainer.step(batch, distribution)
-
-        trained = int(update.pop("train_tokens"))
-        measured = {"entropy", "clipped", *(["kl"] if compared else [])} if trained else set()
-        self.progress.tokens += sum(one.processed for one in completions) + trained
-        self.progress.train_tokens += trained
-        self.progress.rewards.append(statistics.fmean(rewards))
-        categories = Counter(verdict.category for verdict in verdicts)
-        return {
-            "reward": self.progress.rewards[-1],
-            **{name: update[name] for name in ("zero_variance", "grad_norm", "loss", *sorted(measured))},
-            "completion_tokens": statistics.fmean(len(one.tokens) for one in completions),
-            "unfinished": statistics.fmean(not one.ended for one in completions),
-            "think_rate": statistics.fmean(one.comments for one in completions),
-            **{f"verdict_{name}": categories[name] / len(verdicts) for name in CATEGORIES},
-            "sampling_seconds": sampled - started,
-            "judging_seconds": judged - sampled,
-            "seconds": time.perf_counter() - started,
-        }
+            batch = with_reference(self.reference, batch, tempered(config.temperature))
+        return _Sampled(batch, graded, sampled - started, judged - sampled)
 
     def evaluate(self, tasks: Sequence[Task]) -> float:
         """Share of held-out completions that pass: pass@1. Every evaluation draws with the same seed."""
         config = self.config
         sampling = Sampling(config.max_new_tokens, config.eval_temperature)
-        groups = self._complete(tasks, sampling, config.eval_samples, HELD_OUT_STEP)
-        completions = [completion for group in groups for completion in group]
-        passed = statistics.fmean(verdict.passed for verdict in self.judge.verdicts(completions))
-        tokens = sum(one.processed for one in completions)
+        parts = split(tasks, config.parts)
+
+        def graded(part: int) -> list[Graded]:
+            groups = self._complete(parts[part], sampling, config.eval_samples, HELD_OUT_STEP, part)
+            return self._graded([completion for group in groups for completion in group])
+
+        found = [one for part in self.processes.share(len(parts), graded) for one in part]
+        passed = statistics.fmean(one.reward for one in found)
+        tokens = sum(one.processed for one in found)
         self.progress.tokens += tokens
         self.progress.evaluation_tokens += tokens
         self.progress.held_out_pass.append(passed)
         return passed
 
-    def _complete(self, tasks: Sequence[Task], sampling: Sampling, samples: int, step: int) -> list[list[Completion]]:
-        """Completions of the tasks, drawn from the run's seed and the step, and already handed to the judge."""
-        seed = int(numpy.random.SeedSequence([self.context.seed, step]).generate_state(1)[0])
-        model, batch_size = self.trainer.model, self.config.batch_size
+    def _graded(self, completions: Sequence[Completion]) -> list[Graded]:
+        return [
+            Graded(float(verdict.passed), verdict.category, len(one.tokens), one.ended, one.comments, one.processed)
+            for one, verdict in zip(completions, self.judge.verdicts(completions), strict=True)
+        ]
+
+    def _complete(
+        self, tasks: Sequence[Task], sampling: Sampling, samples: int, step: int, part: int
+    ) -> list[list[Completion]]:
+        """Completions of a part's tasks, drawn from the run's seed, the step and the part, and already handed to the
+        judge."""
+        seed = int(numpy.random.SeedSequence([self.context.seed, step, part]).generate_state(1)[0])
+        model, batch_size = self.trainer.policy, self.config.batch_size
         return complete(model, self.tokenizer, tasks, sampling, samples, seed, batch_size, self.judge.submit)
 
 

@@ -1,12 +1,14 @@
 """Next-token prediction on planned batches, by transformers' Trainer: what pre-training and the M-step share.
 
 A run's batches and its learning-rate schedule are known before its first step, so a killed run continues from its last
-checkpoint exactly: the result is that of a run that was never interrupted.
+checkpoint exactly: the result is that of a run that was never interrupted. Several processes plan the same batches and
+each takes every n-th example of every batch, so that a step is the same step on any number of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,16 +17,16 @@ import numpy
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from ra3core.errors import UserError
+from ra3core.learning import checkpoints
 from ra3core.stage import Context
 
 IGNORED = -100  # label of the prompt and of padding: no loss
 EVALUATIONS = 10  # of held-out data, spread over the run, beside the one before the first step
 PASS_TOKENS = {"cpu": 1024, "cuda": 16384}
 """Tokens, padding included, of one pass of a batch: on a CPU what a pass makes then stays in its cache."""
-
-COMPLETE = "complete"  # file that marks a checkpoint as wholly written
 
 
 @dataclass(frozen=True)
@@ -120,14 +122,14 @@ def train(
 ) -> int:
     """Train `model` in place, one step a batch, from the last checkpoint in context.scratch if there is one.
 
-    Logs every step's train_loss (nats per token), learning_rate and cumulative tokens, and `evaluate(model)` ahead of
-    the first step and about ten times after; returns the number of evaluations. Raises UserError when the loss stops
-    being finite.
+    Under FSDP it is sharded afterwards (checkpoints.unsharded). Logs every step's train_loss (nats per token),
+    learning_rate and cumulative tokens, and `evaluate(model)` ahead of the first step and about ten times after;
+    returns the number of evaluations. Raises UserError when the loss stops being finite.
     """
     callback = _Curve(stage, batches, evaluate, context)
     trainer = _trainer(model, batches, schedule, context, callback, checkpoint_steps)
-    checkpoint = _last_checkpoint(context.scratch)
-    done = 0 if checkpoint is None else _step(checkpoint)
+    checkpoint = checkpoints.latest(context.scratch)
+    done = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
     context.log.resume(-1 if checkpoint is None else done)
     with context.log.progress(stage, len(batches), done) as advance:
         callback.advance = advance
@@ -151,27 +153,76 @@ def passes(input_ids: Tensor, labels: Tensor, most: int) -> Iterator[tuple[Tenso
     yield input_ids[rows, :width], labels[rows, :width]
 
 
+def shares(input_ids: Tensor, labels: Tensor, count: int) -> list[list[tuple[Tensor, Tensor]]]:
+    """The passes of each of `count` processes over a batch: every count-th example, and as many passes each.
+
+    What is missing for that is filled up with passes without any loss: processes meet in them.
+    """
+    most = PASS_TOKENS.get(labels.device.type, PASS_TOKENS["cpu"])
+    found = [
+        list(passes(input_ids[rank::count], labels[rank::count], most)) if rank < len(labels) else []
+        for rank in range(count)
+    ]
+    longest = max(map(len, found))
+    nothing = input_ids[:1], torch.full_like(labels[:1], IGNORED)
+    return [[*own, *[nothing] * (longest - len(own))] for own in found]
+
+
 class _Trainer(transformers.Trainer):
     """transformers' Trainer with the loss above, summed over passes, which it keeps for the curve."""
 
+    model: Any  # pyright: ignore[reportIncompatibleVariableOverride]
+    lr_scheduler: Any  # pyright: ignore[reportIncompatibleVariableOverride]
     last_loss: Tensor
 
+    def get_train_dataloader(self) -> DataLoader:
+        """The planned batches as they are: accelerate would give each process batches of its own."""
+        return DataLoader(self.train_dataset, batch_size=1, collate_fn=self.data_collator)  # pyright: ignore[reportArgumentType]
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *_: object, **__: object) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """This process's share of a step; its gradient is averaged over processes in the last backward pass."""
         model.train()
         inputs = self._prepare_inputs(inputs)
-        labels = inputs["labels"]
-        counted = (labels[:, 1:] != IGNORED).sum()
+        count, rank = self.accelerator.num_processes, self.accelerator.process_index
+        counted = (inputs["labels"][:, 1:] != IGNORED).sum()  # of all processes
+        own = shares(inputs["input_ids"], inputs["labels"], count)[rank]
         losses = []
-        for part in passes(inputs["input_ids"], labels, PASS_TOKENS.get(labels.device.type, PASS_TOKENS["cpu"])):
+        for number, part in enumerate(own, 1):
             loss = token_losses(model, *part).sum() / counted
-            self.accelerator.backward(loss)
+            wait = number < len(own) and not self.is_fsdp_enabled  # whole gradients are what FSDP has no room for
+            with self.accelerator.no_sync(model) if wait else nullcontext():
+                self.accelerator.backward(loss * count)
             losses.append(loss.detach())
-        self.last_loss = torch.stack(losses).sum()
+        self.last_loss = self.accelerator.reduce(torch.stack(losses).sum(), "sum")  # pyright: ignore[reportAttributeAccessIssue]
         return self.last_loss
+
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
+        """One that any layout goes on from (checkpoints.py), in place of transformers' own formats."""
+
+        def also(folder: Path) -> None:
+            torch.save(self.lr_scheduler.state_dict(), folder / "scheduler.pt")
+            self.state.save_to_json(str(folder / transformers.trainer.TRAINER_STATE_NAME))
+
+        folder, first = Path(str(self.args.output_dir)), self.is_world_process_zero()
+        checkpoints.save(folder, self.state.global_step, self.model, self.optimizer, first, also)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        checkpoints.restore_weights(Path(resume_from_checkpoint), self.model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            checkpoints.restore_optimizer(Path(checkpoint), self.model, self.optimizer)
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
+            for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            checkpoints.restore_generators(Path(checkpoint))
 
 
 class _Curve(transformers.TrainerCallback):
-    """Writes the metrics rows, evaluates now and then, and marks checkpoints that are wholly written."""
+    """Writes the metrics rows, and evaluates now and then."""
 
     def __init__(
         self,
@@ -204,9 +255,6 @@ class _Curve(transformers.TrainerCallback):
         self.context.log.metrics(step, tokens=self.tokens[step - 1], **values)
         self.advance(1)
 
-    def on_save(self, args, state, control, **kwargs) -> None:
-        (self.context.scratch / f"checkpoint-{state.global_step}" / COMPLETE).touch()
-
 
 def _trainer(
     model: nn.Module,
@@ -230,14 +278,12 @@ def _trainer(
         weight_decay=schedule.weight_decay,
         save_strategy="steps",
         save_steps=checkpoint_steps,
-        save_total_limit=2,  # the last may be half written when the run is killed
         logging_strategy="no",
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=not cpu,
+        ddp_find_unused_parameters=False,
         use_cpu=cpu,
         seed=context.seed,
     )
@@ -252,12 +298,3 @@ def _trainer(
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     callback.trainer = trainer
     return trainer
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that was wholly written."""
-    return max((path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")), key=_step, default=None)
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("checkpoint-"))

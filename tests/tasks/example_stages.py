@@ -14,6 +14,7 @@ from ra3core.stage import Context, Metrics
 class ExampleConfig(Section):
     steps: int = 3
     sentence: str = ""
+    penalty: float = 0.0
 
 
 def report(config: ExampleConfig, context: Context) -> Metrics:
@@ -92,4 +93,47 @@ def flood(config: ExampleConfig, context: Context) -> Metrics:
     with context.log.progress("flood", config.steps) as advance:
         for _ in range(config.steps):
             advance(1)
+    return {}
+
+
+def rank() -> int:
+    return int(os.environ["RANK"])
+
+
+def together(config: ExampleConfig, context: Context) -> Metrics:
+    """Every process writes who it is; the first one logs, and returns after the others."""
+    (context.out / f"process-{rank()}").write_text(f"{os.getpid()} {os.environ['WORLD_SIZE']} {context.threads}")
+    if rank() == 0:
+        while not (context.out / "process-1").exists():
+            time.sleep(0.01)
+        context.log.metrics(1, square=1)
+    return {"process": rank(), "sentence": config.sentence, "penalty": config.penalty}
+
+
+def last_user_error(config: ExampleConfig, context: Context) -> Metrics:
+    """The last process cannot go on; the first waits for it in vain."""
+    (context.out / f"process-{rank()}").write_text(str(os.getpid()))
+    while not (context.out / "process-0").exists():
+        time.sleep(0.01)
+    if rank() == 1:
+        raise UserError(config.sentence)
+    time.sleep(600)
+    return {}
+
+
+def last_killed(config: ExampleConfig, context: Context) -> Metrics:
+    """The last process is killed as if the memory were full."""
+    (context.out / f"process-{rank()}").write_text(str(os.getpid()))
+    while not (context.out / "process-0").exists():
+        time.sleep(0.01)
+    if rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+    return {}
+
+
+def forever(config: ExampleConfig, context: Context) -> Metrics:
+    """Writes which process it is, then does not end."""
+    (context.out / f"process-{rank()}").write_text(str(os.getpid()))
+    time.sleep(600)
     return {}

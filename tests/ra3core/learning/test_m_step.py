@@ -135,9 +135,9 @@ def test_interrupted_equals_uninterrupted(
 
     with pytest.raises(KeyboardInterrupt):
         train(config, base, plain, tmp_path / "killed", sink=kill)
-    half_written = tmp_path / "killed" / "scratch" / f"checkpoint-{killed_at}"
+    half_written = tmp_path / "killed" / "scratch" / "checkpoint.tmp"
     half_written.mkdir()  # the kill came while a checkpoint was being written
-    (half_written / "model.safetensors").write_bytes(b"half")
+    (half_written / "weights.safetensors").write_bytes(b"half")
     steps_again = []
     resumed, resumed_context = train(
         config,
