@@ -183,7 +183,8 @@ def test_every_preset_is_composed(preset: str) -> None:
 @pytest.mark.parametrize("preset", ["paper-mini", "paper-small"])
 def test_the_papers_presets_have_every_arm(preset: str) -> None:
     config = load(preset)
-    assert set(config.arms.mid_trained) == set(config.arms.rlvr) == set(ALL)
+    assert set(config.arms.mid_trained) == set(ALL)
+    assert set(ALL) - {"ntp_flops", "ra3_no_rl", "no_thinking"} <= set(config.arms.rlvr)  # NTP once more, or nearly
     assert config.evaluation.samples >= 20 and config.evaluation.k == [1, 5]
     assert config.tuning.m_step_learning_rates and config.tuning.rlvr_learning_rates
 
