@@ -10,9 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from prefect import State, unmapped
-from prefect.futures import PrefectFuture
+from typing import TYPE_CHECKING, TypeAlias
 
 from ra3core.artifacts import Artifact, Store
 from ra3core.config import EMBEDDED, BenchmarkConfig, BenchmarkEntry, BenchmarkShard, RunConfig
@@ -21,9 +19,13 @@ from ra3core.evaluation import benchmarks
 from ra3core.evaluation.grading import data_digest, grading_code
 from tasks.session import Session, StageFunction, stage_task
 
+if TYPE_CHECKING:
+    from prefect import State
+    from prefect.futures import PrefectFuture
+
 MODULE = "ra3core.evaluation.evaluate"
 
-Future = PrefectFuture[Artifact]
+Future: TypeAlias = "PrefectFuture[Artifact]"
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ def submit_evaluate(
     """
     shards: list[Future] = []
     if session.runtime.shards > 1:
+        from prefect import unmapped
+
         shards = evaluate_shard.map(
             unmapped(session),
             unmapped(seed),

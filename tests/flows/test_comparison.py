@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from dry import Asked, DrySession, at_once
+from dry import Asked, composed
 
 from flows.arms import stages
-from flows.comparison import check_refresh, comparison
+from flows.comparison import check_refresh
 from ra3core.arms import MidTrained
-from ra3core.config import RunConfig, RuntimeConfig, load, preset_names
+from ra3core.config import load, preset_names
 from ra3core.errors import UserError
 from tasks.evaluate import asked
 
@@ -38,14 +38,6 @@ DEMO = {
     "evaluate_ra3_rlvr/0": "97a1abddc8b6",
 }
 """The demo's stages with what decides their keys beside code and data, as they were when it was last measured."""
-
-
-def composed(config: RunConfig) -> dict[str, Asked]:
-    """ "label/seed" -> stage; those of the tuning's trials behind the title of their point."""
-    session = DrySession(config, RuntimeConfig(root=Path("/nowhere")))
-    with at_once():
-        comparison(session, asked(config, Path("/nowhere")), lambda at, title: session.point(at, f"{title} "), rl=True)
-    return session.asked
 
 
 def test_the_demo_runs_what_it_ran() -> None:
