@@ -60,6 +60,15 @@ def run(
     workers: Workers = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, or some to share out: cuda:0,cuda:1.")] = None,
     task_runner: Annotated[str | None, typer.Option(help="threads, dask or ray.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Run nothing: print stages, tokens, memory, hours and cost.")
+    ] = False,
+    gpu: Annotated[str | None, typer.Option(help="Of the plan: h200, h100, a100-80, a100-40, l40s or rtx4090.")] = None,
+    gpus: Annotated[int | None, typer.Option(help="Of the plan: how many; as --device names by default.")] = None,
+    price: Annotated[float | None, typer.Option(help="Of the plan: of one GPU for an hour.")] = None,
+    utilisation: Annotated[float | None, typer.Option(help="Of the plan: share of the peak reached; 0.4.")] = None,
+    parameters: Annotated[float | None, typer.Option(help="Of the plan, where the model's are not known: 3e9.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The plan for machines.")] = False,
 ) -> None:
     """Run the whole pipeline; stages that were run before with the same inputs are reused."""
     from tasks.external import absolute  # imports no Prefect
@@ -74,6 +83,16 @@ def run(
     if source != config.corpus.source:
         overrides.append(f"corpus.source={json.dumps(source)}")  # a path may hold what YAML reads as something else
         config = load(preset, overrides)
+    if dry_run:
+        from flows.planned import command, machine_of
+
+        runtime = environment.runtime(workers=workers, device=device)
+        machine = machine_of(gpu, gpus, utilisation, price, runtime.device)
+        command(preset, overrides, runtime, refresh or [], machine, parameters, as_json)
+        return
+    of_plan = {"gpu": gpu, "gpus": gpus, "price": price, "utilisation": utilisation, "parameters": parameters}
+    if given := next((name for name, value in {**of_plan, "json": as_json or None}.items() if value is not None), None):
+        raise UserError(f"--{given}: an option of the plan, expected --dry-run with it")
     if any(entry.name != EMBEDDED for entry in config.evaluation.benchmarks):
         from flows.evaluation import check_entries
 

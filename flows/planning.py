@@ -1,0 +1,390 @@
+"""The plan of a run: its stages in order, which are there already, and what the others would take.
+
+Composition only; the figures are ra3core/plan's. No model is loaded, no benchmark is read and no hub is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from flows.comparison import check_refresh
+from flows.composition import Composition, Stage, outside, standing_for
+from flows.environment import CHECKOUT
+from ra3core.arms import TuneConfig
+from ra3core.artifacts import Artifact, Store, content_digest
+from ra3core.config import (
+    EMBEDDED,
+    AnalysisConfig,
+    BaseConfig,
+    BenchmarkConfig,
+    BootstrapConfig,
+    EStepConfig,
+    MStepConfig,
+    RLVRConfig,
+    RunConfig,
+    RuntimeConfig,
+)
+from ra3core.errors import UserError
+from ra3core.plan import machines, memory, work
+from ra3core.plan.machines import Machine
+from ra3core.plan.memory import Memory
+from ra3core.plan.shapes import Shape, local_folder, read_config, shape_of
+from ra3core.plan.work import Counts, Work
+from tasks.evaluate import Asked
+from tasks.versioning import recorded_digest
+
+DEVICE = "cuda"
+READ_BYTES = 2**28  # a model's folder is read for its digest up to this size
+
+State = Literal["cached", "to run", "after its inputs"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stage of the plan. shared: the earlier stage whose artifact it is. needs: names of stages that it waits for.
+
+    seconds: on one device. memory: None where no model is held, or nothing is run.
+    """
+
+    name: str
+    kind: str
+    seed: int
+    state: State
+    shared: str | None
+    work: Work
+    operations: float
+    seconds: float
+    memory: Memory | None
+    disk: float
+    scratch: float
+    needs: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The name without its seed."""
+        return self.name.rpartition("/")[0]
+
+    @property
+    def runs(self) -> bool:
+        return self.state != "cached" and self.shared is None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What does not fit; settings (--set) with which it does, and what it takes then; and a GPU on which it fits as it
+    is. Empty and none where there is none."""
+
+    stage: str
+    bytes: float
+    settings: tuple[str, ...]
+    after: float
+    gpu: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is printed. parameters: of the model; found: where its shape was found."""
+
+    name: str
+    shape: Shape
+    found: str
+    machine: Machine
+    rows: list[Row]
+    advice: list[Advice]
+    kept: bool
+
+    @property
+    def to_run(self) -> list[Row]:
+        return [row for row in self.rows if row.runs]
+
+    @property
+    def device_seconds(self) -> float:
+        return sum(row.seconds for row in self.to_run)
+
+    @cached_property
+    def wall_seconds(self) -> float:
+        """With every stage on one of the devices."""
+        stages = [(row.name, row.seconds if row.runs else 0.0, row.needs) for row in self.rows]
+        return machines.wall(stages, self.machine.devices)
+
+    @property
+    def cost(self) -> float | None:
+        """Of all devices until the last stage is over."""
+        machine = self.machine
+        return None if machine.price is None else machine.price * machine.devices * self.wall_seconds / 3600
+
+    @property
+    def disk(self) -> float:
+        """Bytes of what stays in the store."""
+        return sum(row.disk for row in self.to_run)
+
+    @property
+    def scratch(self) -> float:
+        """Bytes of checkpoints while stages run, at most: of as many as there are devices, the largest."""
+        return sum(sorted((row.scratch for row in self.to_run), reverse=True)[: self.machine.devices])
+
+    @property
+    def memories(self) -> dict[str, Memory]:
+        """Kind of stage -> the largest that is run."""
+        found: dict[str, list[Memory]] = {}
+        for row in self.to_run:
+            if row.memory is not None:
+                found.setdefault(row.kind, []).append(row.memory)
+        return {kind: memory.largest(each) for kind, each in found.items()}
+
+
+def plan(
+    config: RunConfig,
+    runtime: RuntimeConfig,
+    refresh: Sequence[str],
+    machine: Machine,
+    parameters: int | None,
+    reload: Callable[[Sequence[str]], RunConfig],
+) -> Plan:
+    """The plan of a run on a machine.
+
+    refresh: stages that are run again. parameters: of a model whose shape is not known. reload: the configuration with
+    further settings, for advice. Raises UserError for a model of unknown size.
+    """
+    wanted = benchmarks(config)
+    check_refresh(refresh, config, wanted)
+    shape, found = shape_of(config.base, parameters)
+    planned = _Planned(config, runtime, refresh, machine, shape)
+    planned.compose(wanted)
+    rows = list(planned.rows.values())
+
+    def at(settings: Sequence[str]) -> dict[str, Row]:
+        try:
+            other = reload(settings)
+        except UserError:  # settings that do not go together
+            return {}
+        again = _Planned(other, runtime, refresh, machine, shape)
+        again.compose(benchmarks(other))
+        return again.rows
+
+    advice = list(_advice(rows, config, machine, at))
+    return Plan(config.name, planned.shape, found, machine, rows, advice, planned.kept)
+
+
+def benchmarks(config: RunConfig) -> list[Asked]:
+    """What tasks.evaluate.asked finds, without a look at any benchmark's file: sampled as each officially is."""
+    evaluation = config.evaluation.model_copy(update={"verifier": config.verifier})
+    found = []
+    for entry in evaluation.benchmarks:
+        if entry.name == EMBEDDED:
+            found.append(Asked(evaluation.settled(entry, {}), None))
+            continue
+        known = work.BENCHMARKS.get(entry.name.partition(":")[0])
+        if known is None:
+            expected = ", ".join((EMBEDDED, *work.BENCHMARKS))
+            raise UserError(f"evaluation.benchmarks: {entry.name}: expected one of {expected}")
+        official = {name: value for name, value in asdict(known).items() if name not in ("problems", "prompt")}
+        found.append(Asked(evaluation.settled(entry, official), outside(entry.slug, f"benchmark {entry.name}")))
+    return found
+
+
+class _Planned(Composition):
+    """rows: by name, in order. kept: whether a kept base model would be copied instead of one being trained."""
+
+    def __init__(
+        self, config: RunConfig, runtime: RuntimeConfig, refresh: Sequence[str], machine: Machine, shape: Shape
+    ) -> None:
+        data, base = outside("data", "data"), None
+        known: set[str] = set()
+        if config.suite == "tracked":
+            data = outside("data", recorded_digest(runtime.root))
+            known.add(data.digest)
+        if config.base.model is not None:
+            digest = _model_digest(config.base.model)
+            base = outside("base", digest or f"model {config.base.model}")
+            known.update([digest] if digest else [])
+        super().__init__(config, runtime, data, base)
+        self.refresh = refresh
+        self.store, self.machine, self.shape = Store(runtime.root / "artifacts"), machine, shape
+        self.rows: dict[str, Row] = {}
+        self.kept = False
+        self._known = known
+        self._made_by: dict[str, str] = {}  # digest -> the stage that makes it
+        self._counts: dict[str, Counts] = {}  # digest -> what it holds
+
+    def artifact(self, stage: Stage) -> Artifact:
+        known = {one.digest for one in stage.inputs.values()} <= self._known
+        found = self._look_up(stage) if known and not stage.refreshed(self.refresh) else None
+        state: State = "cached" if found else "to run" if known else "after its inputs"
+        counts = self._counted(stage, found)
+        done = self._work(stage, counts, found)
+        made = found or standing_for(stage, self._figures(stage, done))
+        shared = self._made_by.setdefault(made.digest, stage.name)
+        self._counts[made.digest] = counts
+        if found:
+            self._known.add(found.digest)
+        lora = bool(getattr(stage.config, "lora", None))
+        works = found is None and done.tokens > 0
+        shape, width = self.shape, memory.WIDTH
+        self.rows[stage.name] = Row(
+            stage.name,
+            stage.kind,
+            stage.seed,
+            state,
+            None if shared == stage.name else shared,
+            done,
+            machines.operations(done, shape, lora),
+            machines.seconds(done, shape, lora, width, self.machine) if works else 0.0,
+            memory.memory(stage.config, shape, counts, DEVICE) if works else None,
+            memory.artifact(stage.kind, shape, counts) if found is None else 0.0,
+            memory.checkpoints(stage.config, shape) if works else 0.0,
+            tuple(self._made_by[one.digest] for one in stage.inputs.values() if one.digest in self._made_by),
+        )
+        return made
+
+    def _look_up(self, stage: Stage) -> Artifact | None:
+        if not self.store.holds_any(stage.kind):  # then its key, for which code is read, is not needed
+            return None
+        key = self.store.key(stage.kind, stage.function, stage.config, stage.inputs, stage.seed)
+        found = self.store.peek(stage.kind, key)
+        if found and stage.kind == "base" and (found.path / "model" / "config.json").is_file():
+            self.shape = read_config(found.path / "model" / "config.json")
+        return found
+
+    def _counted(self, stage: Stage, found: Artifact | None) -> Counts:
+        """The texts that a stage makes, or works on."""
+        metrics = found.metrics if found else None
+        if stage.kind == "demonstrations":
+            return work.demonstrations(self.config.corpus, metrics)
+        if stage.kind == "rlvr_tasks":
+            if metrics:
+                tasks = int(metrics["tasks"])
+                return Counts(tasks, metrics["tokens"] / tasks, basis="data")
+            return Counts(self.config.data.rlvr_tasks, work.PROMPT_TOKENS)
+        given = [self._counts[one.digest] for one in stage.inputs.values() if one.digest in self._counts]
+        read = self._counts.get(next((d.digest for r, d in stage.inputs.items() if r in _TEXTS), ""))
+        counts = read or (given[0] if given else Counts(0, 0.0))
+        if isinstance(stage.config, BootstrapConfig):
+            return work.annotated(counts, stage.config, metrics)
+        if stage.kind == "distil":
+            return work.annotated(counts, self.config.bootstrap)
+        return counts
+
+    def _work(self, stage: Stage, counts: Counts, found: Artifact | None) -> Work:
+        if found is not None:
+            tokens, trained = (int(found.metrics.get(name) or 0) for name in ("tokens", "train_tokens"))
+            modelled = isinstance(stage.config, _MODELLED)
+            return Work(trained, max(tokens - trained, 0), basis="run") if modelled else Work(basis="run")
+        vocabulary = self.shape.vocabulary
+        match stage.config:
+            case BaseConfig():
+                folder = stage.config.checkpoint
+                if folder and (CHECKOUT / folder.replace("{seed}", str(stage.seed))).is_dir():
+                    self.kept = True
+                    return Work()
+                return work.pretrain(stage.config)
+            case EStepConfig():
+                return work.e_step(stage.config, counts, vocabulary, DEVICE)
+            case BootstrapConfig():
+                plain = self._counts.get(stage.inputs["demonstrations"].digest, counts)
+                return work.bootstrap(stage.config, plain, vocabulary, DEVICE)
+            case MStepConfig():
+                matched = [self._counts[one.digest] for role, one in stage.inputs.items() if role.startswith("matched")]
+                return work.m_step(stage.config, counts, matched, DEVICE)
+            case RLVRConfig():
+                return work.rlvr(stage.config, counts, vocabulary, DEVICE)
+            case BenchmarkConfig():
+                tuned = "validate_" in stage.name
+                tasks = self.config.tuning.tasks if tuned else self.config.data.evaluation_tasks
+                return work.evaluate(stage.config, tasks)
+            case AnalysisConfig():
+                return work.analysis(stage.config, counts)
+        return Work()
+
+    def _figures(self, stage: Stage, done: Work) -> dict[str, Any]:
+        """What the composition reads of a stage that is not there: tokens to match, and a tuning's choice."""
+        chosen = {"chosen": stage.config.values[0]} if isinstance(stage.config, TuneConfig) else {}
+        return {**done.metrics, **chosen}
+
+
+_TEXTS = ("demonstrations", "annotated", "tasks")
+_MODELLED = (BaseConfig, EStepConfig, BootstrapConfig, MStepConfig, RLVRConfig, BenchmarkConfig, AnalysisConfig)
+
+
+def _advice(
+    rows: Sequence[Row], config: RunConfig, machine: Machine, at: Callable[[Sequence[str]], Mapping[str, Row]]
+) -> Iterator[Advice]:
+    """For the largest stage of every kind that does not fit: the first settings of a list with which it does."""
+    usable = machine.gpu.usable
+    largest: dict[str, Row] = {}
+    for row in rows:
+        if row.runs and row.memory and row.memory.total > usable:
+            known = largest.setdefault(row.kind, row)
+            if known.memory and row.memory.total > known.memory.total:
+                largest[row.kind] = row
+    for kind, row in largest.items():
+        tried: list[str] = []
+        after = row.memory.total if row.memory else 0.0
+        for setting in _settings(kind, config):
+            name = setting.partition("=")[0]
+            tried = [*(one for one in tried if not one.startswith(f"{name}=")), setting]
+            changed = at(tried).get(row.name)
+            if changed is None or changed.memory is None or changed.memory.total >= after:
+                tried.pop()
+                continue
+            after = changed.memory.total
+            if after <= usable:
+                break
+        total = row.memory.total if row.memory else 0.0
+        larger = [(gpu.usable, name) for name, gpu in machines.GPUS.items() if gpu.usable >= total]
+        yield Advice(
+            row.name, total, tuple(tried) if after <= usable else (), after, min(larger)[1] if larger else None
+        )
+
+
+def _settings(kind: str, config: RunConfig) -> list[str]:
+    """What makes a stage smaller, in the order in which to try: what changes the result least comes first."""
+
+    def halves(name: str, value: int, least: int = 1) -> list[str]:
+        found = []
+        while (value := value // 2) >= least:
+            found.append(f"{name}={value}")
+        return found
+
+    match kind:
+        case "m_step":
+            return [
+                *halves("m_step.batch_size", config.m_step.batch_size, 4),
+                "m_step.lora.rank=16",
+                *halves("m_step.max_tokens", config.m_step.max_tokens, 256),
+            ]
+        case "e_step":
+            return [
+                *halves("e_step.demonstrations", config.e_step.demonstrations, 4),
+                "e_step.lora.rank=16",
+                *halves("e_step.states", config.e_step.states, 2),
+            ]
+        case "rlvr":
+            return [
+                *halves("rlvr.batch_size", config.rlvr.batch_size, 8),
+                "rlvr.lora.rank=16",
+                *halves("rlvr.group_size", config.rlvr.group_size, 4),
+                *halves("rlvr.max_new_tokens", config.rlvr.max_new_tokens, 128),
+            ]
+        case "bootstrap":
+            return halves("bootstrap.batch_size", config.bootstrap.batch_size)
+        case "evaluate":
+            return halves("evaluation.batch_size", config.evaluation.batch_size)
+        case "base":
+            return halves("base.batch_size", config.base.batch_size)
+    return []
+
+
+def _model_digest(name: str) -> str | None:
+    """What tasks.external would call the model's content, as far as that is to be had without a hub: the revision in
+    the hub's cache, or the digest of a small folder."""
+    folder = local_folder(name)
+    if folder is None:
+        return None
+    if folder.parent.name == "snapshots":
+        return folder.name
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return content_digest(folder) if size <= READ_BYTES else None
