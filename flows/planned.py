@@ -77,7 +77,7 @@ def show(plan: Plan, model: str) -> None:
     )
     _table(
         ["stage", "seeds", "state", "trained", "read", "written", "tokens from", "FLOP", "GPU time"],
-        [_stage(group) for group in _grouped(plan.rows)],
+        [_stage(label, group) for label, group in _grouped(plan.rows)],
         left=3,
     )
     bases = {row.work.basis for row in plan.rows if row.work.tokens}
@@ -103,6 +103,10 @@ def show(plan: Plan, model: str) -> None:
             way = f"with {' '.join(f'--set {setting}' for setting in one.settings)} it takes {_bytes(one.after)}"
         other = f"; it fits on --gpu {one.gpu}" if one.gpu else "; nor does it fit on any --gpu known here"
         print(f"Does not fit: {one.stage} takes {_bytes(one.bytes)}; {way}{other}.")
+    for name, file in plan.missing.items():
+        print(
+            f"Missing: evaluation.benchmarks: {name}: {file}: no such file (docs/benchmarks.md says where it is from)."
+        )
     print(*_totals(plan), sep="\n")
 
 
@@ -113,6 +117,10 @@ def _totals(plan: Plan) -> list[str]:
     lines = [
         f"Stages: {len(plan.rows)}, of which {cached} are cached"
         + (f" and {len(run)} are to run." if run else ", and nothing is left to run."),
+    ]
+    if not run:
+        return lines
+    lines += [
         f"Tokens to run: {_short(sum(row.work.trained for row in run))} trained, "
         f"{_short(sum(row.work.read for row in run))} read, {_short(sum(row.work.written for row in run))} written; "
         f"{sum(row.operations for row in run):.3g} floating-point operations.",
@@ -157,6 +165,7 @@ def values(plan: Plan) -> dict[str, Any]:
             for row in plan.rows
         ],
         "does_not_fit": [asdict(one) for one in plan.advice],
+        "missing": plan.missing,
         "kept_base": plan.kept,
         "disk": plan.disk,
         "checkpoints": plan.scratch,
@@ -166,27 +175,35 @@ def values(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _grouped(rows: Iterable[Row]) -> Iterable[list[Row]]:
-    """Rows that differ in their seed alone, in the place of the first."""
+def _grouped(rows: Iterable[Row]) -> Iterable[tuple[str, list[Row]]]:
+    """Rows that differ in their seed alone, in the place of the first, and what they are called; and evaluations of
+    all arms that take the same."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
+        if row.shared and " " in row.label:  # a trial of the tuning shares what precedes its own setting
+            continue
         shared = row.shared and row.shared.rpartition("/")[0]
-        groups.setdefault((row.label, row.state, shared, row.work.basis), []).append(row)
-    return groups.values()
+        arm, colon, benchmark = row.label.partition(":")
+        same: object = (colon, benchmark, row.work) if row.kind == "evaluate" and row.runs else arm + colon + benchmark
+        groups.setdefault((row.kind, same, row.state, shared, row.work.basis), []).append(row)
+    for group in groups.values():
+        labels = list(dict.fromkeys(row.label for row in group))
+        _, colon, benchmark = labels[0].partition(":")
+        yield labels[0] if len(labels) == 1 else f"evaluate{colon}{benchmark}, {len(labels)} arms", group
 
 
-def _stage(group: Sequence[Row]) -> list[str]:
+def _stage(label: str, group: Sequence[Row]) -> list[str]:
     """A line of the first table."""
     first = group[0]
-    seeds = ",".join(str(row.seed) for row in group)
+    seeds = ",".join(dict.fromkeys(str(row.seed) for row in group))
     if first.shared is not None:
-        return [first.label, seeds, f"as {first.shared.rpartition('/')[0]}", *[""] * 6]
+        return [label, seeds, f"as {first.shared.rpartition('/')[0]}", *[""] * 6]
     trained, read, written = (sum(getattr(row.work, n) for row in group) for n in ("trained", "read", "written"))
     if not trained + read + written:
-        return [first.label, seeds, first.state, *[""] * 6]
+        return [label, seeds, first.state, *[""] * 6]
     seconds, operations = (sum(getattr(row, name) for row in group) for name in ("seconds", "operations"))
     return [
-        *(first.label, seeds, first.state),
+        *(label, seeds, first.state),
         *(_short(one) if one else "" for one in (trained, read, written)),
         *(first.work.basis, f"{operations:.2g}", _time(seconds) if first.runs else ""),
     ]
@@ -194,9 +211,9 @@ def _stage(group: Sequence[Row]) -> list[str]:
 
 def _short(number: float) -> str:
     """A number of tokens in four figures: 1,234, 12.3 k, 1.23 G."""
-    for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if number >= unit:
-            return f"{number / (1e3 if letter == 'k' else unit):.3g} {letter}"
+    for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= max(0.9995 * unit, 9999.5):
+            return f"{number / unit:#.3g} {letter}".replace(". ", " ")
     return f"{number:,.0f}"
 
 

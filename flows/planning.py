@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from flows.comparison import check_refresh
@@ -28,16 +29,18 @@ from ra3core.config import (
     RuntimeConfig,
 )
 from ra3core.errors import UserError
+from ra3core.evaluation.benchmarks import load as load_benchmark
 from ra3core.plan import machines, memory, work
 from ra3core.plan.machines import Machine
 from ra3core.plan.memory import Memory
-from ra3core.plan.shapes import Shape, local_folder, read_config, shape_of
+from ra3core.plan.shapes import Shape, local_folder, shape_of
 from ra3core.plan.work import Counts, Work
-from tasks.evaluate import Asked
+from tasks.evaluate import Asked, external_digest
 from tasks.versioning import recorded_digest
 
 DEVICE = "cuda"
-READ_BYTES = 2**28  # a model's folder is read for its digest up to this size
+READ_MODEL, READ_TASKS = 2**28, 2**20  # bytes up to which a model's folder, and a benchmark's file, are read
+_UNREAD = "unread"  # in place of a digest
 
 State = Literal["cached", "to run", "after its inputs"]
 
@@ -86,7 +89,8 @@ class Advice:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is printed. parameters: of the model; found: where its shape was found."""
+    """Everything that is printed. found: where the model's shape was found. missing: benchmark -> its file that is not
+    there. kept: a kept base model may be copied instead of one being trained."""
 
     name: str
     shape: Shape
@@ -94,6 +98,7 @@ class Plan:
     machine: Machine
     rows: list[Row]
     advice: list[Advice]
+    missing: dict[str, str]
     kept: bool
 
     @property
@@ -149,7 +154,7 @@ def plan(
     refresh: stages that are run again. parameters: of a model whose shape is not known. reload: the configuration with
     further settings, for advice. Raises UserError for a model of unknown size.
     """
-    wanted = benchmarks(config)
+    wanted = benchmarks(config, Store(runtime.root / "artifacts"))
     check_refresh(refresh, config, wanted)
     shape, found = shape_of(config.base, parameters)
     planned = _Planned(config, runtime, refresh, machine, shape)
@@ -162,16 +167,22 @@ def plan(
         except UserError:  # settings that do not go together
             return {}
         again = _Planned(other, runtime, refresh, machine, shape)
-        again.compose(benchmarks(other))
+        again.compose(benchmarks(other))  # what is there does not matter for what fits
         return again.rows
 
     advice = list(_advice(rows, config, machine, at))
-    return Plan(config.name, planned.shape, found, machine, rows, advice, planned.kept)
+    named = {entry.name: entry.data for entry in config.evaluation.benchmarks}
+    missing = {name: file for name, file in named.items() if file and not Path(file).expanduser().exists()}
+    return Plan(config.name, shape, found, machine, rows, advice, missing, planned.kept)
 
 
-def benchmarks(config: RunConfig) -> list[Asked]:
-    """What tasks.evaluate.asked finds, without a look at any benchmark's file: sampled as each officially is."""
+def benchmarks(config: RunConfig, store: Store | None = None) -> list[Asked]:
+    """What tasks.evaluate.asked finds: benchmarks sampled as each officially is, their files as a rule not looked at.
+
+    store: where evaluations are looked for; if there are any, small files are read for their digests.
+    """
     evaluation = config.evaluation.model_copy(update={"verifier": config.verifier})
+    look = store is not None and store.holds_any("evaluate")
     found = []
     for entry in evaluation.benchmarks:
         if entry.name == EMBEDDED:
@@ -182,7 +193,12 @@ def benchmarks(config: RunConfig) -> list[Asked]:
             expected = ", ".join((EMBEDDED, *work.BENCHMARKS))
             raise UserError(f"evaluation.benchmarks: {entry.name}: expected one of {expected}")
         official = {name: value for name, value in asdict(known).items() if name not in ("problems", "prompt")}
-        found.append(Asked(evaluation.settled(entry, official), outside(entry.slug, f"benchmark {entry.name}")))
+        tasks = outside(entry.slug, f"{_UNREAD} {entry.name}")
+        data = None if entry.data is None else Path(entry.data).expanduser().resolve()
+        if look and data is not None and data.is_file() and data.stat().st_size <= READ_TASKS:
+            read = load_benchmark(entry.name, data)
+            tasks = Store.external(entry.slug, data, external_digest(entry, data, read), {"tasks": len(read.problems)})
+        found.append(Asked(evaluation.settled(entry, official), tasks))
     return found
 
 
@@ -192,35 +208,31 @@ class _Planned(Composition):
     def __init__(
         self, config: RunConfig, runtime: RuntimeConfig, refresh: Sequence[str], machine: Machine, shape: Shape
     ) -> None:
-        data, base = outside("data", "data"), None
-        known: set[str] = set()
-        if config.suite == "tracked":
-            data = outside("data", recorded_digest(runtime.root))
-            known.add(data.digest)
-        if config.base.model is not None:
-            digest = _model_digest(config.base.model)
-            base = outside("base", digest or f"model {config.base.model}")
-            known.update([digest] if digest else [])
+        tracked, model = config.suite == "tracked", config.base.model
+        data = outside("data", recorded_digest(runtime.root) if tracked else f"{_UNREAD} data")
+        base = None if model is None else outside("base", _model_digest(model) or f"{_UNREAD} {model}")
         super().__init__(config, runtime, data, base)
         self.refresh = refresh
         self.store, self.machine, self.shape = Store(runtime.root / "artifacts"), machine, shape
         self.rows: dict[str, Row] = {}
         self.kept = False
-        self._known = known
-        self._made_by: dict[str, str] = {}  # digest -> the stage that makes it
+        self._planned: set[str] = set()  # digests that stand for what is not there
+        self._first: dict[tuple[str, str], str] = {}  # kind and key -> the stage that makes it
+        self._made_by: dict[str, str] = {}  # digest -> the same
         self._counts: dict[str, Counts] = {}  # digest -> what it holds
 
     def artifact(self, stage: Stage) -> Artifact:
-        known = {one.digest for one in stage.inputs.values()} <= self._known
+        known = not any(one.digest in self._planned or one.digest.startswith(_UNREAD) for one in stage.inputs.values())
         found = self._look_up(stage) if known and not stage.refreshed(self.refresh) else None
         state: State = "cached" if found else "to run" if known else "after its inputs"
         counts = self._counted(stage, found)
         done = self._work(stage, counts, found)
         made = found or standing_for(stage, self._figures(stage, done))
-        shared = self._made_by.setdefault(made.digest, stage.name)
+        first = self._first.setdefault((stage.kind, made.key), stage.name)
+        self._made_by.setdefault(made.digest, stage.name)
         self._counts[made.digest] = counts
-        if found:
-            self._known.add(found.digest)
+        if found is None:
+            self._planned.add(made.digest)
         lora = bool(getattr(stage.config, "lora", None))
         works = found is None and done.tokens > 0
         shape, width = self.shape, memory.WIDTH
@@ -229,7 +241,7 @@ class _Planned(Composition):
             stage.kind,
             stage.seed,
             state,
-            None if shared == stage.name else shared,
+            None if first == stage.name else first,
             done,
             machines.operations(done, shape, lora),
             machines.seconds(done, shape, lora, width, self.machine) if works else 0.0,
@@ -244,10 +256,7 @@ class _Planned(Composition):
         if not self.store.holds_any(stage.kind):  # then its key, for which code is read, is not needed
             return None
         key = self.store.key(stage.kind, stage.function, stage.config, stage.inputs, stage.seed)
-        found = self.store.peek(stage.kind, key)
-        if found and stage.kind == "base" and (found.path / "model" / "config.json").is_file():
-            self.shape = read_config(found.path / "model" / "config.json")
-        return found
+        return self.store.peek(stage.kind, key)
 
     def _counted(self, stage: Stage, found: Artifact | None) -> Counts:
         """The texts that a stage makes, or works on."""
@@ -255,8 +264,7 @@ class _Planned(Composition):
         if stage.kind == "demonstrations":
             return work.demonstrations(self.config.corpus, metrics)
         if stage.kind == "rlvr_tasks":
-            if metrics:
-                tasks = int(metrics["tasks"])
+            if metrics and (tasks := int(metrics.get("tasks", 0))):
                 return Counts(tasks, metrics["tokens"] / tasks, basis="data")
             return Counts(self.config.data.rlvr_tasks, work.PROMPT_TOKENS)
         given = [self._counts[one.digest] for one in stage.inputs.values() if one.digest in self._counts]
@@ -294,7 +302,7 @@ class _Planned(Composition):
             case BenchmarkConfig():
                 tuned = "validate_" in stage.name
                 tasks = self.config.tuning.tasks if tuned else self.config.data.evaluation_tasks
-                return work.evaluate(stage.config, tasks)
+                return work.evaluate(stage.config, stage.inputs["tasks"].metrics.get("tasks", tasks))
             case AnalysisConfig():
                 return work.analysis(stage.config, counts)
         return Work()
@@ -387,4 +395,4 @@ def _model_digest(name: str) -> str | None:
     if folder.parent.name == "snapshots":
         return folder.name
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return content_digest(folder) if size <= READ_BYTES else None
+    return content_digest(folder) if size <= READ_MODEL else None

@@ -134,11 +134,16 @@ def submit_evaluate(
     return evaluate.submit(session, seed, label, model, tasks, config, rank=rank, shards=shards), shards
 
 
+def external_digest(entry: BenchmarkEntry, data: Path | None, benchmark: benchmarks.Benchmark) -> str:
+    """Of a benchmark as an input: its content, and the code that grades it."""
+    content = [entry.name, data_digest(benchmark, data), grading_code(benchmark)]
+    return hashlib.sha256("/".join(content).encode()).hexdigest()
+
+
 def _external(entry: BenchmarkEntry, data: Path | None, benchmark: benchmarks.Benchmark, root: Path) -> Artifact:
     """A benchmark as an input: a folder below artifacts/external/ with a link to its file, and room for the expected
     outputs that it computes. Its digest is that of the content, and of the code that grades this benchmark."""
-    content = [entry.name, data_digest(benchmark, data), grading_code(benchmark)]
-    digest = hashlib.sha256("/".join(content).encode()).hexdigest()
+    digest = external_digest(entry, data, benchmark)
     home = root / "artifacts" / "external" / digest[:16]
     home.mkdir(parents=True, exist_ok=True)
     if data is not None:

@@ -110,19 +110,25 @@ def memory(config: BaseModel, shape: Shape, counts: Counts, device: str) -> Memo
             return Memory(weights + frozen, gradients, moments, activations(shape, tokens), cache, logits)
         case RLVRConfig():
             weights, gradients, moments = trained(shape, config.lora)
-            length = counts.tokens + config.max_new_tokens
-            tokens = min(config.prompts * config.group_size * length, max(most, config.group_size * length))
+            new = config.group_size * (config.max_new_tokens + 1)
+            group = counts.tokens + new  # a prompt is run once for its samples
+            tokens = min(config.prompts * group, max(most, group))
             # sampling and the update are not at the same time: what the larger of the two takes
             sampled = Memory(
                 weights + frozen,
                 0,
                 moments,
                 0,
-                cached(config.batch_size, length),
+                cached(config.batch_size, counts.tokens + config.max_new_tokens),
                 SAMPLE_LOGITS * config.batch_size * logit,
             )
             update = Memory(
-                weights + frozen, gradients, moments, activations(shape, tokens), 0, POLICY_LOGITS * tokens * logit
+                weights + frozen,
+                gradients,
+                moments,
+                activations(shape, tokens),
+                0,
+                POLICY_LOGITS * tokens * new / group * logit,
             )
             return max(sampled, update, key=lambda one: one.total)
         case BootstrapConfig():

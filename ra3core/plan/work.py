@@ -123,7 +123,7 @@ class Work:
 
 def demonstrations(config: CorpusConfig, metrics: Mapping[str, Any] | None = None) -> Counts:
     """What a run trains on: as the stage has counted it, else the configured number of documents of assumed length."""
-    if metrics:
+    if metrics and "available" in metrics:
         number = int(metrics["demonstrations"])
         tokens = metrics["tokens"] / max(int(metrics["available"]), 1)  # of decontamination's tokeniser
         return Counts(number, tokens, metrics["lines"] / max(number, 1), basis="data")
@@ -158,13 +158,15 @@ def m_step(config: MStepConfig, counts: Counts, matched: Sequence[Counts], devic
 
     trained_on, held, length = split(counts)
     trained = config.epochs * trained_on * length
+    basis = counts.basis
     if config.token_budget is not None:
         trained = config.token_budget + sum(config.epochs * n * each for n, _, each in map(split, matched))
+        basis = "assumed" if any(one.basis == "assumed" for one in matched) else basis
     steps = max(1, math.ceil(trained / (config.batch_size * length)))
     scored = min(HELD_OUT_TRAINED, held) * length
     curves = (min(CURVE_POINTS, steps) + 3) * scored if held else 0.0
     passes = steps * math.ceil(config.batch_size * length / PASS[device]) + curves / (config.batch_size * length)
-    return Work(trained, read=curves, curves=curves, context=length / 2, passes=passes, basis=counts.basis)
+    return Work(trained, read=curves, curves=curves, context=length / 2, passes=passes, basis=basis)
 
 
 def e_step(config: EStepConfig, counts: Counts, vocabulary: int, device: str) -> Work:
@@ -250,13 +252,15 @@ def rlvr(config: RLVRConfig, tasks: Counts, vocabulary: int, device: str) -> Wor
     )
 
 
-def evaluate(config: BenchmarkConfig, problems: int | None = None) -> Work:
-    """Every sample as long as it may be. problems: of the embedded suite, for every number of steps."""
+def evaluate(config: BenchmarkConfig, problems: int | None) -> Work:
+    """Every sample as long as it may be. problems: as far as they were counted; of the embedded suite, for every number
+    of steps."""
     if config.benchmark == EMBEDDED:
         number, prompt = SUITE_LENGTHS * (config.limit or problems or 1), PROMPT_TOKENS
     else:
         known = BENCHMARKS[config.benchmark.partition(":")[0]]
-        number, prompt = min(config.limit or known.problems, known.problems), known.prompt
+        problems, prompt = problems or known.problems, known.prompt
+        number = min(config.limit or problems, problems)
     sequences = number * config.samples * len(config.modes)
     return Work(
         read=sequences * prompt,
