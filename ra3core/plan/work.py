@@ -56,6 +56,7 @@ class Benchmark:
     max_new_tokens: int
     samples: int = 1
     temperature: float = 0.0
+    top_p: float = 1.0
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -63,8 +64,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "humaneval-plus": Benchmark(164, 150, 768),
     "mbpp": Benchmark(500, 100, 512),
     "mbpp-plus": Benchmark(378, 100, 768),
-    "livecodebench": Benchmark(454, 900, 2000, 10, 0.2),
-    "codeforces": Benchmark(468, 1000, 2000, 10, 0.2),
+    "livecodebench": Benchmark(454, 900, 2000, 10, 0.2, 0.95),
+    "codeforces": Benchmark(468, 1000, 2000, 10, 0.2, 0.95),
 }
 
 
