@@ -12,7 +12,7 @@ from flows.planning import Plan, Row, plan
 from ra3core.config import RuntimeConfig, load
 from ra3core.errors import UserError
 from ra3core.plan.machines import GPUS, MIB, Machine
-from ra3core.plan.memory import WIDTH, Memory
+from ra3core.plan.memory import Memory
 
 GIB = 1024 * MIB
 DTYPES = {4: "float32", 2: "bfloat16"}
@@ -86,7 +86,7 @@ def show(plan: Plan, model: str) -> None:
         print("  base: a kept checkpoint is there, and is copied if it was made by this very recipe")
     print("  report: made anew at the end, in seconds\n")
     if plan.memories:
-        print(f"Memory of one device, {DTYPES[WIDTH]}; {_bytes(gpu.usable)} of {gpu.name} are usable")
+        print(f"Memory of one device, {DTYPES[plan.width]}; {_bytes(gpu.usable)} of {gpu.name} are usable")
         names = [field.name for field in fields(Memory)]
         rows = [
             [
@@ -113,7 +113,7 @@ def show(plan: Plan, model: str) -> None:
 def _totals(plan: Plan) -> list[str]:
     machine, gpu, run = plan.machine, plan.machine.gpu, plan.to_run
     cached = sum(row.state == "cached" for row in plan.rows)
-    peak = gpu.bfloat16 if WIDTH == 2 else gpu.float32
+    peak = gpu.bfloat16 if plan.width == 2 else gpu.float32
     lines = [
         f"Stages: {len(plan.rows)}, of which {cached} are cached"
         + (f" and {len(run)} are to run." if run else ", and nothing is left to run."),
@@ -127,7 +127,7 @@ def _totals(plan: Plan) -> list[str]:
         f"Disk: {plan.disk / 1e9:,.3g} GB stay in the store, up to {plan.scratch / 1e9:,.3g} GB of checkpoints while "
         "stages run.",
         f"Time: {_time(plan.device_seconds)} of one {gpu.name}, {_time(plan.wall_seconds)} with {machine.devices}; at "
-        f"{machine.utilisation:.0%} of {peak / 1e12:,.4g} TFLOP/s ({DTYPES[WIDTH]}, dense) and, decoding, "
+        f"{machine.utilisation:.0%} of {peak / 1e12:,.4g} TFLOP/s ({DTYPES[plan.width]}, dense) and, decoding, "
         f"{machine.bandwidth:.0%} of {gpu.bandwidth / 1e12:.3g} TB/s; the judging of programs is left out.",
     ]
     if plan.cost is not None and machine.price is not None:
@@ -146,7 +146,7 @@ def values(plan: Plan) -> dict[str, Any]:
         "shape": {**asdict(plan.shape), "found": plan.found},
         "machine": asdict(plan.machine),
         "usable_memory": plan.machine.gpu.usable,
-        "dtype": DTYPES[WIDTH],
+        "dtype": DTYPES[plan.width],
         "stages": [
             {
                 "name": row.name,

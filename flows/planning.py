@@ -79,7 +79,8 @@ class Row:
 @dataclass(frozen=True)
 class Plan:
     """Everything that is printed. found: where the model's shape was found. missing: benchmark -> its file that is not
-    there. kept: a kept base model may be copied instead of one being trained."""
+    there. width: bytes of a number in the M-step. kept: a kept base model may be copied, instead of one being trained.
+    """
 
     name: str
     shape: Shape
@@ -88,6 +89,7 @@ class Plan:
     rows: list[Row]
     advice: list[Advice]
     missing: dict[str, str]
+    width: int
     kept: bool
 
     @property
@@ -162,7 +164,9 @@ def plan(
     advice = list(advise(rows, config, machine, at))
     named = {entry.name: entry.data for entry in config.evaluation.benchmarks}
     missing = {name: file for name, file in named.items() if file and not Path(file).expanduser().exists()}
-    return Plan(config.name, shape, found, machine, rows, advice, missing, planned.kept)
+    return Plan(
+        config.name, shape, found, machine, rows, advice, missing, memory.numbers_of(config.m_step).width, planned.kept
+    )
 
 
 def benchmarks(config: RunConfig, store: Store | None = None) -> list[Asked]:
@@ -224,7 +228,7 @@ class _Planned(Composition):
             self._planned.add(made.digest)
         lora = bool(getattr(stage.config, "lora", None))
         works = found is None and done.tokens > 0
-        shape, width = self.shape, memory.WIDTH
+        shape, width = self.shape, memory.numbers_of(stage.config).width
         self.rows[stage.name] = Row(
             stage.name,
             stage.kind,

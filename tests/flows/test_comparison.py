@@ -11,7 +11,7 @@ from dry import Asked, composed
 from flows.arms import stages
 from flows.comparison import check_refresh
 from ra3core.arms import MidTrained
-from ra3core.config import load, preset_names
+from ra3core.config import EMBEDDED, load, preset_names
 from ra3core.errors import UserError
 from tasks.evaluate import asked
 
@@ -167,8 +167,11 @@ def test_every_preset_is_composed(preset: str) -> None:
     found = composed(config)
     for seed in range(config.seed, config.seed + config.seeds):
         for arm in config.arms.names:
-            modes = found[f"evaluate_{arm}/{seed}"].config.model_dump()["modes"]
-            assert len(modes) == (len(config.evaluation.modes) if arm in config.arms.every_mode else 1)
+            for entry in config.evaluation.benchmarks:
+                name = f"evaluate_{arm}" + ("" if entry.name == EMBEDDED else f":{entry.slug}")
+                modes = found[f"{name}/{seed}"].config.model_dump()["modes"]
+                every = entry.name == EMBEDDED and arm in config.arms.every_mode
+                assert len(modes) == (len(config.evaluation.modes) if every else 1)
     assert ("validation/0" in found) == bool(config.tuning.seeds)
 
 

@@ -14,8 +14,9 @@ from ra3core.config import EStepConfig, LoraConfig, MStepConfig, RLVRConfig
 from ra3core.learning.policy_gradient import Group, Objective, PolicyTrainer, Rollout, tempered
 from ra3core.learning.training import PASS_TOKENS, token_losses
 from ra3core.lm.prefix import BUDGET, MOST
+from ra3core.plan import memory as memory_module
 from ra3core.plan import work
-from ra3core.plan.memory import Memory, memory
+from ra3core.plan.memory import Memory, Numbers, memory
 from ra3core.plan.shapes import KNOWN, Shape, read_config
 from ra3core.plan.work import Counts
 
@@ -62,19 +63,29 @@ def allocated(computed: Memory | None) -> float:
     return computed.gradients + computed.activations + computed.logits
 
 
-def test_an_m_step(model: tuple[torch.nn.Module, Shape]) -> None:
+@pytest.mark.parametrize("recomputed", [False, True])
+@pytest.mark.parametrize("width", [4, 2])
+def test_an_m_step(model: tuple[torch.nn.Module, Shape], width: int, recomputed: bool, monkeypatch) -> None:
+    """In float32 and bfloat16, with all activations and with each layer's inputs alone."""
     made, shape = model
     ids = torch.randint(0, shape.vocabulary, (8, 96))
     optimizer = torch.optim.AdamW(made.parameters())
+    made.train()
+    if recomputed:
+        made.activation_checkpointing_enable({"use_reentrant": False})  # pyright: ignore[reportCallIssue]
 
     def step() -> None:
-        token_losses(made, ids, ids).sum().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=width == 2):
+            loss = token_losses(made, ids, ids).sum()
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
     step()  # makes the moments
-    config = MStepConfig(batch_size=8, max_tokens=96)
-    expected = allocated(memory(config, shape, Counts(100, 96.0), "cpu"))
+    monkeypatch.setattr(memory_module, "numbers_of", lambda config: Numbers(width, recomputed))
+    computed = memory(MStepConfig(batch_size=8, max_tokens=96), shape, Counts(100, 96.0), "cpu")
+    assert computed is not None
+    expected = allocated(computed) + computed.weights - 4 * shape.parameters  # the copy in bfloat16 is the step's own
     assert expected / WITHIN < peak(step) < expected * WITHIN
 
 
