@@ -293,9 +293,12 @@ class _Planned(Composition):
             case RLVRConfig():
                 return work.rlvr(stage.config, counts, vocabulary, DEVICE)
             case BenchmarkConfig():
-                tuned = "validate_" in stage.name
-                tasks = self.config.tuning.tasks if tuned else self.config.data.evaluation_tasks
-                return work.evaluate(stage.config, stage.inputs["tasks"].metrics.get("tasks", tasks))
+                if stage.config.benchmark != EMBEDDED:
+                    return work.evaluate(stage.config, stage.inputs["tasks"].metrics.get("tasks"))
+                tuned = stage.label.startswith("validate_")
+                return work.evaluate(
+                    stage.config, self.config.tuning.tasks if tuned else self.config.data.evaluation_tasks
+                )
             case AnalysisConfig():
                 return work.analysis(stage.config, counts)
         return Work()

@@ -121,6 +121,14 @@ def test_settings_that_are_proposed_make_it_fit(root: Path) -> None:
     assert all(not one.settings for one in hopeless if one.stage.endswith("_rlvr/0"))
 
 
+def test_every_problem_of_a_benchmark_is_asked(root: Path) -> None:
+    found = {row.name: row.work for row in planned(root, "qwen2.5-1.5b").rows if row.kind == "evaluate"}
+    assert found["evaluate_ra3:humaneval/0"].written == 164 * 20 * 512
+    assert found["evaluate_ra3:livecodebench/0"].written == 454 * 10 * 2000
+    embedded = {row.name: row.work for row in planned(root, "demo").rows}
+    assert embedded["evaluate_ra3/0"].written == 4 * 60 * 2 * 3 * 320  # lengths, tasks, samples, modes, tokens
+
+
 def test_files_that_benchmarks_lack_are_named(root: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert set(planned(root, "qwen2.5-1.5b").missing) == {"humaneval-plus", "mbpp-plus"}
