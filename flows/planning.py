@@ -79,7 +79,7 @@ class Row:
 @dataclass(frozen=True)
 class Plan:
     """Everything that is printed. found: where the model's shape was found. missing: benchmark -> its file that is not
-    there. width: bytes of a number in the M-step. kept: a kept base model may be copied, instead of one being trained.
+    there. width: bytes of a number in the M-step.
     """
 
     name: str
@@ -90,7 +90,11 @@ class Plan:
     advice: list[Advice]
     missing: dict[str, str]
     width: int
-    kept: bool
+
+    @property
+    def kept(self) -> bool:
+        """Whether a kept base model may be copied, in place of one being trained."""
+        return any(row.kind == "base" and not row.work.tokens for row in self.to_run)
 
     @property
     def to_run(self) -> list[Row]:
@@ -164,9 +168,8 @@ def plan(
     advice = list(advise(rows, config, machine, at))
     named = {entry.name: entry.data for entry in config.evaluation.benchmarks}
     missing = {name: file for name, file in named.items() if file and not Path(file).expanduser().exists()}
-    return Plan(
-        config.name, shape, found, machine, rows, advice, missing, memory.numbers_of(config.m_step).width, planned.kept
-    )
+    width = memory.numbers_of(config.m_step).width
+    return Plan(config.name, shape, found, machine, rows, advice, missing, width)
 
 
 def benchmarks(config: RunConfig, store: Store | None = None) -> list[Asked]:
@@ -196,7 +199,7 @@ def benchmarks(config: RunConfig, store: Store | None = None) -> list[Asked]:
 
 
 class _Planned(Composition):
-    """rows: by name, in order. kept: whether a kept base model would be copied instead of one being trained."""
+    """rows: by name, in order."""
 
     def __init__(
         self, config: RunConfig, runtime: RuntimeConfig, refresh: Sequence[str], machine: Machine, shape: Shape
@@ -208,7 +211,6 @@ class _Planned(Composition):
         self.refresh = refresh
         self.store, self.machine, self.shape = Store(runtime.root / "artifacts"), machine, shape
         self.rows: dict[str, Row] = {}
-        self.kept = False
         self._planned: set[str] = set()  # digests that stand for what is not there
         self._first: dict[tuple[str, str], str] = {}  # kind and key -> the stage that makes it
         self._made_by: dict[str, str] = {}  # digest -> the same
@@ -279,8 +281,7 @@ class _Planned(Composition):
             case BaseConfig():
                 folder = stage.config.checkpoint
                 if folder and (CHECKOUT / folder.replace("{seed}", str(stage.seed))).is_dir():
-                    self.kept = True
-                    return Work()
+                    return Work()  # it is copied
                 return work.pretrain(stage.config)
             case EStepConfig():
                 return work.e_step(stage.config, counts, vocabulary, DEVICE)
