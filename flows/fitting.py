@@ -41,12 +41,11 @@ def advise(
         after = row.memory.total if row.memory else 0.0
         for setting in _settings(kind, config):
             name = setting.partition("=")[0]
-            tried = [*(one for one in tried if not one.startswith(f"{name}=")), setting]
-            changed = at(tried).get(row.name)
+            attempt = [*(one for one in tried if not one.startswith(f"{name}=")), setting]
+            changed = at(attempt).get(row.name)
             if changed is None or changed.memory is None or changed.memory.total >= after:
-                tried.pop()
                 continue
-            after = changed.memory.total
+            tried, after = attempt, changed.memory.total
             if after <= usable:
                 break
         total = row.memory.total if row.memory else 0.0

@@ -117,6 +117,10 @@ def test_settings_that_are_proposed_make_it_fit(root: Path) -> None:
         memory = changed[stage].memory
         assert memory is not None and memory.total <= GPUS["h200"].usable
     assert planned(root, "demo").advice == []
+    rlvr = planned(root, "qwen2.5-1.5b", "rlvr.max_new_tokens=4096", "rlvr.group_size=4", gpu="h200").advice
+    assert any(
+        one.settings and one.settings[0].startswith("rlvr.batch_size=") for one in rlvr
+    )  # kept when LoRA follows
     hopeless = planned(root, "llama3.1-8b", gpu="rtx4090").advice
     assert all(not one.settings for one in hopeless if one.stage.endswith("_rlvr/0"))
 
