@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
-
-from prefect.futures import PrefectFuture
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ra3core.artifacts import Artifact
 from ra3core.config import RunConfig
@@ -24,8 +22,11 @@ from tasks.m_step import m_step
 from tasks.rlvr import rlvr
 from tasks.session import AS_CONFIGURED, Changes, Session
 
-Future = PrefectFuture[Artifact]
-Rates = Mapping[str, float | Future]
+if TYPE_CHECKING:
+    from prefect.futures import PrefectFuture
+
+Future: TypeAlias = "PrefectFuture[Artifact]"
+Rates: TypeAlias = "Mapping[str, float | Future]"
 """Arm -> learning rate, or the choice to come of its tuning; for others the configuration's holds."""
 
 # Who gets a free slot first: what most waits for, and what takes long; evaluations fill the gaps.

@@ -11,7 +11,7 @@ import typer
 import yaml
 from typer.exceptions import TyperException
 
-from flows import environment
+from flows import environment, options
 from ra3core.config import EMBEDDED, RegistryConfig, RunConfig, VerifierConfig, load, parse
 from ra3core.errors import UserError
 
@@ -26,26 +26,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Preset = Annotated[str, typer.Option(help="A name in configs/, or the path of a YAML file.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as e_step.think_penalty=0.1.")]
-Workers = Annotated[int | None, typer.Option(help="Stages that run at the same time.")]
-GradingWorkers = Annotated[int | None, typer.Option(help="Programs that are judged at the same time.")]
-Ks = Annotated[
-    str | None, typer.Option("--k", metavar="K[,K]", help="Of pass@k; 1,5,10,100 as far as there are samples.")
-]
-DataFiles = Annotated[
-    list[str] | None,
-    typer.Option("--data", metavar="[NAME=]FILE", help="A benchmark's file, with its name if there are several."),
-]
-RequireIsolation = Annotated[
-    bool, typer.Option("--require-isolation", help="Refuse to run programs where a protection is missing.")
-]
-
 
 @app.command()
 def run(
-    preset: Preset = "demo",
-    set_: Set = None,
+    preset: options.Preset = "demo",
+    set_: options.Set = None,
     seed: Annotated[int | None, typer.Option(help="First seed; the preset's by default.")] = None,
     seeds: Annotated[
         int | None, typer.Option(help="How many seeds, one report over all; the preset's by default.")
@@ -57,10 +42,17 @@ def run(
     refresh: Annotated[
         list[str] | None, typer.Option(metavar="STAGE", help="Run it again: e_step, ntp, evaluate_ra3/0, ...")
     ] = None,
-    workers: Workers = None,
+    workers: options.Workers = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, or some to share out: cuda:0,cuda:1.")] = None,
     task_runner: Annotated[str | None, typer.Option(help="threads, dask or ray.")] = None,
     processes: Annotated[int | None, typer.Option(help="Of every training stage, by accelerate launch.")] = None,
+    dry_run: options.DryRun = False,
+    gpu: options.Gpu = None,
+    gpus: options.Gpus = None,
+    price: options.Price = None,
+    utilisation: options.Utilisation = None,
+    parameters: options.Parameters = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Run the whole pipeline; stages that were run before with the same inputs are reused."""
     from tasks.external import absolute  # imports no Prefect
@@ -75,6 +67,16 @@ def run(
     if source != config.corpus.source:
         overrides.append(f"corpus.source={json.dumps(source)}")  # a path may hold what YAML reads as something else
         config = load(preset, overrides)
+    if dry_run:
+        from flows.planned import command, machine_of
+
+        runtime = environment.runtime(workers=workers, device=device)
+        machine = machine_of(gpu, gpus, utilisation, price, runtime.device)
+        command(preset, overrides, runtime, refresh or [], machine, parameters, as_json)
+        return
+    of_plan = {"gpu": gpu, "gpus": gpus, "price": price, "utilisation": utilisation, "parameters": parameters}
+    if given := next((name for name, value in {**of_plan, "json": as_json or None}.items() if value is not None), None):
+        raise UserError(f"--{given}: an option of the plan, expected --dry-run with it")
     if any(entry.name != EMBEDDED for entry in config.evaluation.benchmarks):
         from flows.evaluation import check_entries
 
@@ -95,10 +97,10 @@ def run(
 @app.command()
 def sweep(
     grid: Annotated[Path, typer.Argument(help="The YAML file of a grid, such as configs/sweeps/e_step_rl.yaml.")],
-    set_: Set = None,
+    set_: options.Set = None,
     rl: Annotated[bool, typer.Option("--rl", help="With RLVR too.")] = False,
     refresh: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run it again at every point.")] = None,
-    workers: Workers = None,
+    workers: options.Workers = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, or some to share out: cuda:0,cuda:1.")] = None,
 ) -> None:
     """Run the comparison at every point of a grid; what points share is run once, and a killed sweep goes on."""
@@ -118,8 +120,8 @@ def sweep(
 @app.command()
 def data(
     accept: Annotated[bool, typer.Option("--accept", help="Make data/ the version that data.dvc tracks.")] = False,
-    preset: Preset = "demo",
-    set_: Set = None,
+    preset: options.Preset = "demo",
+    set_: options.Set = None,
 ) -> None:
     """Check data/ against data.dvc and the configuration; generate it when it is missing."""
     config = load(preset, set_ or [])
@@ -136,14 +138,14 @@ def data(
 def evaluate(
     model: Annotated[str, typer.Argument(help="A folder that transformers can load, or a hub name.")],
     benchmark: Annotated[str, typer.Option(metavar="NAME[,NAME]", help="Such as humaneval,mbpp:3-shot.")],
-    data_file: DataFiles = None,
+    data_file: options.DataFiles = None,
     samples: Annotated[int | None, typer.Option(help="Completions per task; the benchmark's own by default.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy; the benchmark's own by default.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many tasks.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest completion; the benchmark's own.")] = None,
-    k: Ks = None,
-    workers: GradingWorkers = None,
-    require_isolation: RequireIsolation = False,
+    k: options.Ks = None,
+    workers: options.GradingWorkers = None,
+    require_isolation: options.RequireIsolation = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where samples and results go.")] = None,
 ) -> None:
     """Sample from one model on benchmarks and grade it by their unit tests.
@@ -181,11 +183,11 @@ def grade(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A result a sample; SAMPLES.results.jsonl by default.")
     ] = None,
-    k: Ks = None,
-    workers: GradingWorkers = None,
+    k: options.Ks = None,
+    workers: options.GradingWorkers = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad lines out instead of refusing them.")] = False,
     output: Annotated[bool, typer.Option("--output", help="Keep what programs print in the results.")] = False,
-    require_isolation: RequireIsolation = False,
+    require_isolation: options.RequireIsolation = False,
 ) -> None:
     """Grade samples of any system by a benchmark's unit tests.
 
@@ -218,8 +220,8 @@ def abstractions(
     ],
     seed: Annotated[int | None, typer.Option(help="Of a run of several; the first by default.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where page and tables go.")] = None,
-    preset: Preset = "demo",
-    set_: Set = None,
+    preset: options.Preset = "demo",
+    set_: options.Set = None,
 ) -> None:
     """Write a page of the rationales that a run discovered: how often, over how many lines, what they gained."""
     config = load(preset, set_ or [])
@@ -244,8 +246,8 @@ def calibrate(
     think_rate: Annotated[float, typer.Option(help="Share of line boundaries that should think.")] = 0.3,
     seed: Annotated[int | None, typer.Option(help="Of a run of several, or of the draws.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where curve and tables go.")] = None,
-    preset: Preset = "demo",
-    set_: Set = None,
+    preset: options.Preset = "demo",
+    set_: options.Set = None,
 ) -> None:
     """Propose the think penalty c for a think rate, from what rationales gain on demonstrations."""
     config = load(preset, set_ or [])
@@ -314,7 +316,7 @@ def theory(
 
 
 @app.command()
-def config(preset: Preset = "demo", set_: Set = None) -> None:
+def config(preset: options.Preset = "demo", set_: options.Set = None) -> None:
     """Print the resolved configuration as YAML, which --preset takes again."""
     print(as_yaml(load(preset, set_ or [])), end="")
 

@@ -30,10 +30,8 @@ from ra3core.errors import UserError
 from ra3core.stage import METRICS_FILE, StageLog, read_metrics
 
 if TYPE_CHECKING:  # a second of imports that a wrong name or a bad params.yaml need not wait for
-    from prefect import Task
-
     from flows.dvc_tracking import StageTracking
-    from tasks.session import Session
+    from tasks.session import Session, StageTask
 
 PARAMS = "params.yaml"
 FOLDER = "pipeline"
@@ -229,7 +227,7 @@ class Pipeline:
         return artifact
 
 
-def call(task: Task[..., Artifact], *arguments: Any, **options: Any) -> Artifact:
+def call(task: StageTask, *arguments: Any, **options: Any) -> Artifact:
     """The artifact that a task returns, without Prefect: its function returns it inside a state."""
     state: Any = task.fn(*arguments, **options)
     return state.data

@@ -163,6 +163,19 @@ class Store:
             with self._lock(path):  # it may be whole again: then another process has rebuilt it meanwhile
                 return _load_or_remove(path, key)
 
+    def peek(self, name: str, key: str) -> Artifact | None:
+        """What `find` would look at, by its manifest alone: no file is verified, and nothing is removed."""
+        path = self._path(name, key)
+        try:
+            manifest = Manifest.model_validate(json.loads((path / MANIFEST).read_bytes()))
+        except (OSError, ValueError):
+            return None
+        return Artifact(path, manifest) if manifest.key == key else None
+
+    def holds_any(self, name: str) -> bool:
+        """Whether there is any artifact of stage `name`, whatever its key."""
+        return any(self.root.glob(f"{name}/[!.]*/{MANIFEST}"))
+
     def artifacts(self) -> list[Artifact]:
         """Every artifact of the store, oldest first, by its manifest alone: the files are not verified."""
         found = []

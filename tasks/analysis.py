@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from prefect import State
+from typing import TYPE_CHECKING
 
 from ra3core.artifacts import Artifact
 from tasks.session import Session, StageFunction, stage_task
+
+if TYPE_CHECKING:
+    from prefect import State
 
 
 @stage_task("analysis", "{label} seed {seed}")

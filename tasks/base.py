@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from prefect import State
-from prefect.states import Completed
+from typing import TYPE_CHECKING
 
 from ra3core.artifacts import Artifact
 from tasks import external
-from tasks.session import Session, StageFunction, stage_task
+from tasks.session import Session, StageFunction, completed, stage_task
+
+if TYPE_CHECKING:
+    from prefect import State
 
 
 @stage_task("base", "base seed {seed}")
@@ -16,6 +18,6 @@ def base(session: Session, seed: int, corpus: Artifact) -> State[Artifact]:
     config = session.config.base
     if config.model is not None:
         artifact = external.model(config.model, session.runtime.root)
-        return Completed(name="External", message=f"model {config.model}", data=artifact)
+        return completed(name="External", message=f"model {config.model}", data=artifact)
     function = StageFunction("ra3core.learning.pretrain", "pretrain")
     return session.stage("base", function, config, {"corpus": corpus}, label="base", seed=seed)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-from prefect import State, unmapped
-from prefect.futures import PrefectFuture
+from typing import TYPE_CHECKING, TypeAlias
 
 from ra3core.artifacts import Artifact
 from ra3core.config import BootstrapConfig, BootstrapShard
 from tasks.session import AS_CONFIGURED, Changes, Session, StageFunction, stage_task
 
+if TYPE_CHECKING:
+    from prefect import State
+    from prefect.futures import PrefectFuture
+
 MODULE = "ra3core.learning.bootstrap"
 
-Future = PrefectFuture[Artifact]
+Future: TypeAlias = "PrefectFuture[Artifact]"
 
 
 @stage_task("bootstrap", "{label} seed {seed}")
@@ -80,6 +82,8 @@ def submit_bootstrap(
     """
     shards: list[Future] = []
     if session.runtime.shards > 1:
+        from prefect import unmapped
+
         shards = annotate_shard.map(
             unmapped(session),
             unmapped(seed),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from prefect import State
+from typing import TYPE_CHECKING
 
 from ra3core.artifacts import Artifact
 from tasks import external
 from tasks.session import Session, StageFunction, stage_task
+
+if TYPE_CHECKING:
+    from prefect import State
 
 MODULE = "ra3core.corpora.prepare"
 

@@ -6,15 +6,15 @@ The paper's data are public corpora; ours is the embedded suite (ra3core/corpora
 
 from __future__ import annotations
 
-from typing import Any
-
-from prefect import State
-from prefect.states import Completed
+from typing import TYPE_CHECKING, Any
 
 from ra3core.artifacts import Artifact
 from ra3core.stage import StageLog
-from tasks.session import Session, StageFunction, stage_task
+from tasks.session import Session, StageFunction, completed, stage_task
 from tasks.versioning import version
+
+if TYPE_CHECKING:
+    from prefect import State
 
 
 @stage_task("data", "data")
@@ -24,9 +24,7 @@ def data(session: Session) -> State[Artifact]:
     With `suite: generated` data/ is left alone, and the suite is an artifact like any other.
     """
     if session.config.suite == "generated":
-        function = StageFunction("ra3core.corpora.suite.stage", "generate_suite")
-        config = session.config.data
-        state: Any = session.stage("suite", function, config, {}, label="data", seed=config.seed)
+        state: Any = generated(session)
         session.tracking.dataset("labelled-steps", state.data.digest, state.data.path, "suite")
         return state
     config, root = session.config.data, session.runtime.root
@@ -37,4 +35,10 @@ def data(session: Session) -> State[Artifact]:
         with session.display.stage("data") as show:
             artifact = version(config, root, StageLog(sink=show))
     session.tracking.dataset("labelled-steps", artifact.digest, artifact.path, "suite")
-    return Completed(name="Cached" if there else None, message=f"data {artifact.digest}", data=artifact)
+    return completed(name="Cached" if there else None, message=f"data {artifact.digest}", data=artifact)
+
+
+def generated(session: Session) -> State[Artifact]:
+    """The suite as a stage of its own, of the sizes that the configuration says."""
+    function, config = StageFunction("ra3core.corpora.suite.stage", "generate_suite"), session.config.data
+    return session.stage("suite", function, config, {}, label="data", seed=config.seed)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from prefect import State
+from typing import TYPE_CHECKING
 
 from ra3core.artifacts import Artifact
 from tasks.session import AS_CONFIGURED, Changes, Session, StageFunction, stage_task
+
+if TYPE_CHECKING:
+    from prefect import State
 
 
 @stage_task("e_step", "{label} seed {seed}")

@@ -10,9 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from prefect import State, unmapped
-from prefect.futures import PrefectFuture
+from typing import TYPE_CHECKING, TypeAlias
 
 from ra3core.artifacts import Artifact, Store
 from ra3core.config import EMBEDDED, BenchmarkConfig, BenchmarkEntry, BenchmarkShard, RunConfig
@@ -21,9 +19,13 @@ from ra3core.evaluation import benchmarks
 from ra3core.evaluation.grading import data_digest, grading_code
 from tasks.session import Session, StageFunction, stage_task
 
+if TYPE_CHECKING:
+    from prefect import State
+    from prefect.futures import PrefectFuture
+
 MODULE = "ra3core.evaluation.evaluate"
 
-Future = PrefectFuture[Artifact]
+Future: TypeAlias = "PrefectFuture[Artifact]"
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ def submit_evaluate(
     """
     shards: list[Future] = []
     if session.runtime.shards > 1:
+        from prefect import unmapped
+
         shards = evaluate_shard.map(
             unmapped(session),
             unmapped(seed),
@@ -130,11 +134,16 @@ def submit_evaluate(
     return evaluate.submit(session, seed, label, model, tasks, config, rank=rank, shards=shards), shards
 
 
+def external_digest(entry: BenchmarkEntry, data: Path | None, benchmark: benchmarks.Benchmark) -> str:
+    """Of a benchmark as an input: its content, and the code that grades it."""
+    content = [entry.name, data_digest(benchmark, data), grading_code(benchmark)]
+    return hashlib.sha256("/".join(content).encode()).hexdigest()
+
+
 def _external(entry: BenchmarkEntry, data: Path | None, benchmark: benchmarks.Benchmark, root: Path) -> Artifact:
     """A benchmark as an input: a folder below artifacts/external/ with a link to its file, and room for the expected
     outputs that it computes. Its digest is that of the content, and of the code that grades this benchmark."""
-    content = [entry.name, data_digest(benchmark, data), grading_code(benchmark)]
-    digest = hashlib.sha256("/".join(content).encode()).hexdigest()
+    digest = external_digest(entry, data, benchmark)
     home = root / "artifacts" / "external" / digest[:16]
     home.mkdir(parents=True, exist_ok=True)
     if data is not None:

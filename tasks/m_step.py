@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from prefect import State
+from typing import TYPE_CHECKING
 
 from ra3core.artifacts import Artifact
 from ra3core.compute import spent_tokens, trained_tokens_of_equal_operations
 from tasks.session import Session, StageFunction, stage_task
 from tasks.tune import learning_rate as own
+
+if TYPE_CHECKING:
+    from prefect import State
 
 
 @stage_task("m_step", "{label} seed {seed}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from prefect import State
+from typing import TYPE_CHECKING
 
 from ra3core.artifacts import MANIFEST, Artifact
 from tasks.session import Session, StageFunction, stage_task
 from tasks.tracking import links
+
+if TYPE_CHECKING:
+    from prefect import State
 
 
 @stage_task("report", "report")

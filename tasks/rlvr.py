@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from prefect import State
+from typing import TYPE_CHECKING
 
 from ra3core.artifacts import Artifact
 from tasks.session import Session, StageFunction, stage_task
 from tasks.tune import learning_rate as own
+
+if TYPE_CHECKING:
+    from prefect import State
 
 
 @stage_task("rlvr", "{label} seed {seed}")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import heapq
 import importlib
 import itertools
@@ -15,12 +16,8 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from prefect import State, Task, task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import TaskRun
-from prefect.states import Completed
 from pydantic import BaseModel
 
 from ra3core.artifacts import Artifact, Store
@@ -30,7 +27,13 @@ from ra3core.stage import Context, Metrics
 from tasks.devices import Devices
 from tasks.display import Display
 from tasks.runner import PRELOAD, Runner, StageKilled
-from tasks.tracking import StageRun, Tracking, flatten_params, read_link, write_link
+
+if TYPE_CHECKING:
+    from prefect import State, Task
+    from prefect.client.schemas.objects import TaskRun
+    from prefect.futures import PrefectFuture
+
+    from tasks.tracking import StageRun, Tracking
 
 Changes = Mapping[str, Any]
 """Settings of a section in which a control differs from the configuration."""
@@ -63,7 +66,43 @@ def read_sources() -> None:
             code_digest(StageFunction(module, ""))
 
 
-def stage_task(name: str, run_name: str) -> Callable[[Callable[..., State[Artifact]]], Task[..., Artifact]]:
+class StageTask:
+    """A Prefect task, made when the first is submitted: what only composes a run (flows/composition.py) is spared the
+    seconds in which Prefect is imported. A session decides how its tasks run.
+
+    fn: the function itself. name, run_name: as Prefect shows them.
+    """
+
+    def __init__(self, fn: Callable[..., State[Artifact]], name: str, run_name: str) -> None:
+        self.fn, self.name, self.run_name = fn, name, run_name
+
+    @functools.cached_property
+    def prefect(self) -> Task[..., Artifact]:
+        """The task."""
+        from prefect import task
+        from prefect.cache_policies import NO_CACHE
+
+        decorate: Any = task(
+            name=self.name,
+            task_run_name=self.run_name,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retries=RETRIES,
+            retry_delay_seconds=RETRY_SECONDS,
+            retry_condition_fn=_was_killed,
+        )
+        return decorate(self.fn)
+
+    def submit(self, session: Session, *arguments: Any, **options: Any) -> PrefectFuture[Artifact]:
+        """Have it run with the futures of others in their places."""
+        return session.submit(self, *arguments, **options)
+
+    def map(self, *arguments: Any) -> list[PrefectFuture[Artifact]]:
+        """As Prefect's tasks."""
+        return list(cast(Any, self.prefect).map(*arguments))
+
+
+def stage_task(name: str, run_name: str) -> Callable[[Callable[..., State[Artifact]]], StageTask]:
     """A Prefect task that returns a stage's artifact, and is submitted with the futures of others in their place.
 
     Its name is the kind of stage. It has no tags: for every set of tags in a run Prefect starts a service that asks
@@ -72,16 +111,14 @@ def stage_task(name: str, run_name: str) -> Callable[[Callable[..., State[Artifa
     checkpoint. How long a stage may take is the runtime's `stage_minutes`: Prefect's own timeout would leave the child
     process running.
     """
-    decorate = task(
-        name=name,
-        task_run_name=run_name,
-        cache_policy=NO_CACHE,
-        persist_result=False,
-        retries=RETRIES,
-        retry_delay_seconds=RETRY_SECONDS,
-        retry_condition_fn=_was_killed,
-    )
-    return cast(Any, decorate)
+    return lambda fn: StageTask(fn, name, run_name)
+
+
+def completed(data: Artifact, message: str, name: str | None = None) -> State[Artifact]:
+    """A Prefect state with an artifact."""
+    from prefect.states import Completed
+
+    return Completed(name=name, message=message, data=data)
 
 
 def _was_killed(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
@@ -159,8 +196,14 @@ class Session:
 
     def point(self, config: RunConfig, title: str) -> Session:
         """A session for other settings of the same run, on the same machine; a run of its own in MLflow."""
+        from tasks.tracking import Tracking
+
         tracking = Tracking(self.runtime.root)
         return Session(config, self.runtime, tracking, self.display, self.refresh, self.machine, title)
+
+    def submit(self, task: StageTask, *arguments: Any, **options: Any) -> PrefectFuture[Artifact]:
+        """Have Prefect run a task for this session."""
+        return task.prefect.submit(self, *arguments, **options)
 
     def stage(
         self,
@@ -183,6 +226,8 @@ class Session:
         report and the trackers name it. seed: reaches the stage. rank: lower ones get a free slot first.
         shards: finished parts of its work; the artifact is the same as without them.
         """
+        from tasks.tracking import read_link, write_link
+
         name = f"{label}/{seed}"
         key = self.store.key(kind, function, config, inputs, seed)
         child: StageRun | None = None
@@ -224,8 +269,8 @@ class Session:
             self.tracking.link(name, made_by)
         if child is None:
             self.display.reused(self.title + name)
-            return Completed(name="Cached", message=f"artifact {artifact.path}", data=artifact)
-        return Completed(message=f"artifact {artifact.path}", data=artifact)
+            return completed(artifact, f"artifact {artifact.path}", "Cached")
+        return completed(artifact, f"artifact {artifact.path}")
 
     def made(
         self,
@@ -240,7 +285,7 @@ class Session:
         if self._refreshes(kind, label, seed):
             return None
         artifact = self.store.find(kind, self.store.key(kind, function, config, inputs, seed))
-        return None if artifact is None else Completed(name="Cached", message=f"{label} is there", data=artifact)
+        return None if artifact is None else completed(artifact, f"{label} is there", "Cached")
 
     def _refreshes(self, kind: str, label: str, seed: int) -> bool:
         return bool({kind, label, f"{label}/{seed}"}.intersection(self.refresh))
@@ -248,6 +293,8 @@ class Session:
     def _track(
         self, name: str, kind: str, label: str, config: BaseModel, inputs: Mapping[str, Artifact], seed: int
     ) -> AbstractContextManager[StageRun]:
+        from tasks.tracking import flatten_params
+
         tags = {"stage": kind, "arm": label.removeprefix("evaluate_"), "seed": str(seed), "preset": self.config.name}
         sources = {role: (artifact.path, artifact.digest) for role, artifact in inputs.items()}
         return self.tracking.stage(name, flatten_params(config.model_dump(mode="json")), tags, sources)

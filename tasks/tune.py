@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from prefect import State
+from typing import TYPE_CHECKING
 
 from ra3core.arms import TuneConfig, ValidationConfig
 from ra3core.artifacts import Artifact
 from ra3core.evaluation.tuning import role
 from tasks.session import Session, StageFunction, stage_task
+
+if TYPE_CHECKING:
+    from prefect import State
 
 
 @stage_task("validation", "validation")

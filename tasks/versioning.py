@@ -31,7 +31,7 @@ def version(config: DataConfig, root: Path, log: StageLog) -> Artifact:
     """
     folder = root / "data"
     with _lock(root):
-        recorded = _recorded(root)
+        recorded = recorded_digest(root)
         if folder.is_dir():
             digest = dvc_digest(folder)
             if digest != recorded:
@@ -85,7 +85,7 @@ def _lock(root: Path) -> FileLock:
     return FileLock(root / ".cache" / "data.lock")
 
 
-def _recorded(root: Path) -> str:
+def recorded_digest(root: Path) -> str:
     """The digest in data.dvc."""
     path = root / "data.dvc"
     try:

@@ -213,7 +213,8 @@ class _Trainer(transformers.Trainer):
         if checkpoint is not None:
             checkpoints.restore_optimizer(Path(checkpoint), self.model, self.optimizer)
             self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
-            for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+            optimizer: Any = self.optimizer
+            for group, rate in zip(optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
                 group["lr"] = rate
 
     def _load_rng_state(self, checkpoint: str | None) -> None:

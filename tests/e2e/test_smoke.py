@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -79,6 +80,29 @@ def test_second_run_reuses_everything_and_says_nothing_else(finished) -> None:
     lines = again.stderr.splitlines()
     assert len(lines) == STAGES and all(line.endswith(": reused") for line in lines), again.stderr
     assert digests(root) == before
+
+
+def test_the_plan_of_a_finished_run_has_nothing_left_to_do_and_was_about_right(finished) -> None:
+    """Stages of the plan, cached, beside what the plan says of them when they have to be run again."""
+    root, _ = finished
+
+    def plan(*arguments: str) -> dict[str, dict]:
+        done = ra3(root, "run", "--dry-run", "--json", *arguments)
+        assert done.returncode == 0, done.stderr
+        return {stage["name"]: stage for stage in json.loads(done.stdout)["stages"]}
+
+    ran, planned = plan(), plan("--refresh", "base")
+    assert {stage["state"] for stage in ran.values()} == {"cached"}
+    assert len(ran) == STAGES - 2  # data and report
+
+    def ratio(stage: str, tokens: str) -> float:
+        return planned[f"{stage}/0"]["tokens"][tokens] / ran[f"{stage}/0"]["tokens"][tokens]
+
+    assert 0.9 < ratio("base", "trained") < 1.1
+    assert 0.85 < ratio("ntp", "trained") < 1.15
+    assert 0.8 < ratio("e_step_1", "trained") < 1.5
+    for stage in ("e_step_1", "bootstrap_1", "ntp_rlvr", "evaluate_base"):  # bounds from above
+        assert ratio(stage, "tokens") > 1, stage
 
 
 @pytest.mark.slow

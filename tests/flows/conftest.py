@@ -22,6 +22,12 @@ SMALL_DATA = (
 )
 
 
+@pytest.fixture(scope="session")
+def small_data() -> tuple[str, ...]:
+    """The settings of every run here."""
+    return SMALL_DATA
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory, new_checkout) -> Path:
     return new_checkout(tmp_path_factory.mktemp("checkout"), load("smoke", SMALL_DATA).data)

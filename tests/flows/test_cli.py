@@ -33,7 +33,10 @@ TASKS = (
 BAD = {
     "no such command": (("frobnicate",), "frobnicate"),
     "no such option": (("run", "--sede", "3"), "--sede"),
-    "no such preset": (("run", "--preset", "nope"), "demo, paper-mini, paper-small, smoke"),
+    "no such preset": (
+        ("run", "--preset", "nope"),
+        "demo, llama3.1-8b, llama3.2-1b, paper-mini, paper-small, qwen2.5-1.5b, smoke",
+    ),
     "unknown key": (("run", "--set", "e_step.thnk_penalty=1"), "think_penalty"),
     "unknown section": (("run", "--set", "estep.window=1"), "e_step"),
     "wrong type": (("run", "--set", "rounds=many"), "rounds"),
@@ -49,6 +52,14 @@ BAD = {
     "unknown source": (("run", "--demonstrations", "ftp:somewhere"), "python:FOLDER"),
     "no such folder": (("run", "--demonstrations", "python:/no/such/folder"), "/no/such/folder"),
     "no such file": (("run", "--demonstrations", "parquet:/no/such.parquet"), "/no/such.parquet"),
+    "a plan on no known GPU": (("run", "--dry-run", "--gpu", "abacus"), "--gpu abacus: expected one of h200, h100"),
+    "a plan for nothing": (("run", "--dry-run", "--price", "0"), "--price 0.0: expected a number above 0"),
+    "a plan beyond the peak": (("run", "--dry-run", "--utilisation", "1.5"), "at most 1"),
+    "a plan of a model of unknown size": (
+        ("run", "--dry-run", "--set", "base.model=no-one/knows"),
+        "base.model no-one/knows: its size is not known here",
+    ),
+    "an option of the plan without one": (("run", "--gpus", "4"), "--gpus: an option of the plan, expected --dry-run"),
     "evaluate without a model": (("evaluate",), "model"),
     "evaluate without samples": (
         ("evaluate", "m", "--benchmark", "humaneval", "--data", "f", "--samples", "0"),

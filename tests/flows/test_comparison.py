@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from dry import Asked, DrySession, at_once
+from dry import Asked, composed
 
 from flows.arms import stages
-from flows.comparison import check_refresh, comparison
+from flows.comparison import check_refresh
 from ra3core.arms import MidTrained
-from ra3core.config import RunConfig, RuntimeConfig, load, preset_names
+from ra3core.config import EMBEDDED, load, preset_names
 from ra3core.errors import UserError
 from tasks.evaluate import asked
 
@@ -38,14 +38,6 @@ DEMO = {
     "evaluate_ra3_rlvr/0": "4e4524178809",
 }
 """The demo's stages with what decides their keys beside code and data, as they were when it was last measured."""
-
-
-def composed(config: RunConfig) -> dict[str, Asked]:
-    """ "label/seed" -> stage; those of the tuning's trials behind the title of their point."""
-    session = DrySession(config, RuntimeConfig(root=Path("/nowhere")))
-    with at_once():
-        comparison(session, asked(config, Path("/nowhere")), lambda at, title: session.point(at, f"{title} "), rl=True)
-    return session.asked
 
 
 def test_the_demo_runs_what_it_ran() -> None:
@@ -175,8 +167,11 @@ def test_every_preset_is_composed(preset: str) -> None:
     found = composed(config)
     for seed in range(config.seed, config.seed + config.seeds):
         for arm in config.arms.names:
-            modes = found[f"evaluate_{arm}/{seed}"].config.model_dump()["modes"]
-            assert len(modes) == (len(config.evaluation.modes) if arm in config.arms.every_mode else 1)
+            for entry in config.evaluation.benchmarks:
+                name = f"evaluate_{arm}" + ("" if entry.name == EMBEDDED else f":{entry.slug}")
+                modes = found[f"{name}/{seed}"].config.model_dump()["modes"]
+                every = entry.name == EMBEDDED and arm in config.arms.every_mode
+                assert len(modes) == (len(config.evaluation.modes) if every else 1)
     assert ("validation/0" in found) == bool(config.tuning.seeds)
 
 

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from flows.planning import plan
 from ra3core.artifacts import Store
+from ra3core.config import RuntimeConfig, load
 from ra3core.errors import UserError
+from ra3core.plan.machines import GPUS, Machine
 from tasks.runner import StageError
 from tasks.versioning import dvc_digest
 
@@ -83,6 +86,24 @@ def test_every_arm_of_the_comparison_is_built_from_the_right_inputs(checkout, fi
     assert made_from["evaluate_ra3_rlvr/0"]["model"] == digest["ra3_rlvr/0"]
     reported = json.loads(outcome.page.read_text())
     assert set(reported) == STAGES | {"data"}
+
+
+def test_its_plan_finds_every_stage_in_the_store(checkout, first, small_data) -> None:
+    """`ra3 run --dry-run` composes the same keys as the run did."""
+
+    def found(*overrides: str) -> dict[str, str]:
+        def reload(further):
+            return load("smoke", [*small_data, *overrides, *further])
+
+        made = plan(reload(()), RuntimeConfig(root=checkout), (), Machine(GPUS["h100"]), None, reload)
+        return {row.name: row.state for row in made.rows}
+
+    assert found() == dict.fromkeys(STAGES, "cached")
+    changed = {name: state for name, state in found("rlvr.steps=3").items() if state != "cached"}
+    assert changed == {
+        **dict.fromkeys(("ntp_rlvr/0", "ra3_rlvr/0"), "to run"),
+        **dict.fromkeys(("evaluate_ntp_rlvr/0", "evaluate_ra3_rlvr/0"), "after its inputs"),
+    }
 
 
 def test_compute_matched_control_gets_the_tokens_that_ra3_spent(first) -> None:

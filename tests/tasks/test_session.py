@@ -12,7 +12,6 @@ import pytest
 from example_stages import ExampleConfig
 
 from ra3core.config import RunConfig, RuntimeConfig
-from tasks import session as session_module
 from tasks import tracking as tracking_module
 from tasks.display import Display
 from tasks.session import Session, Slots, StageFunction
@@ -100,11 +99,13 @@ def test_a_slot_waits_for_what_follows_a_stage_of_lower_rank_only() -> None:
 def test_arms_with_equal_inputs_share_one_artifact_and_both_name_the_run_that_made_it(
     tmp_path: Path, monkeypatch
 ) -> None:
+    write_link = tracking_module.write_link
+
     def late(*link) -> None:
         time.sleep(0.5)
-        tracking_module.write_link(*link)
+        write_link(*link)
 
-    monkeypatch.setattr(session_module, "write_link", late)
+    monkeypatch.setattr(tracking_module, "write_link", late)
     tracking, display = Tracking(tmp_path), Display(io.StringIO())
     tracking.start("demo", {}, {}, "")
     with display, Session(RunConfig(), RuntimeConfig(root=tmp_path, workers=2), tracking, display) as session:
