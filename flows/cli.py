@@ -62,7 +62,7 @@ def run(
     task_runner: Annotated[str | None, typer.Option(help="threads, dask or ray.")] = None,
 ) -> None:
     """Run the whole pipeline; stages that were run before with the same inputs are reused."""
-    from tasks.external import absolute  # imports no Prefect
+    from tasks import external  # imports no Prefect
 
     overrides = list(set_ or [])
     if seed is not None:
@@ -70,10 +70,11 @@ def run(
     if positive("seeds", seeds) is not None:
         overrides.append(f"seeds={seeds}")
     config = load(preset, overrides)
-    source = absolute(demonstrations or config.corpus.source)
+    source = external.absolute(demonstrations or config.corpus.source)
     if source != config.corpus.source:
         overrides.append(f"corpus.source={json.dumps(source)}")  # a path may hold what YAML reads as something else
         config = load(preset, overrides)
+    external.tasks(config.rlvr_tasks.source)
     if any(entry.name != EMBEDDED for entry in config.evaluation.benchmarks):
         from flows.evaluation import check_entries
 

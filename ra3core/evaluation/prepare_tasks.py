@@ -44,7 +44,9 @@ Row = Mapping[str, Any]
 
 
 def prepare_tasks(config: TaskSetConfig, context: Context) -> Metrics:
-    """Write rlvr_tasks.parquet and decontamination.json; input "data" has the evaluation tasks.
+    """Write rlvr_tasks.parquet and decontamination.json.
+
+    Input "data" has the evaluation tasks; "source", where there is one, is the file or folder that config.source names.
 
     The order is drawn from the ids: sets are sorted by origin or difficulty, and RLVR holds the last tasks out.
     Metrics: tasks (kept), rows (read), tests, removed (by decontamination), dropped (by reason), tokens (of the kept
@@ -81,17 +83,18 @@ def prepare_tasks(config: TaskSetConfig, context: Context) -> Metrics:
     }
 
 
-def rows_of(source: str) -> Iterator[tuple[str, Row]]:
-    """Rows of a source, each with its place: "file:row" or "set:row".
+def rows_of(source: str, given: Path | None = None) -> Iterator[tuple[str, Row]]:
+    """Rows of a source, each with its place: "file:row" or "set:row". given: where it lies, if elsewhere.
 
     file: JSON lines or one JSON array (.gz too), parquet, or a folder of APPS problems. hub: streamed, split train
-    unless named. Raises UserError when it is missing or cannot be read.
+    unless named; or a folder that `datasets` opens. Raises UserError when it is missing or cannot be read.
     """
     scheme, _, rest = source.partition(":")
     if scheme == "hub":
-        yield from _hub_rows(rest)
+        name, _, split = rest.partition(":")
+        yield from _hub_rows(str(given or name), split or "train")
         return
-    path = Path(rest).expanduser()
+    path = given or Path(rest).expanduser()
     if path.is_dir():
         yield from _folder_rows(path)
     elif path.suffix == ".parquet":
@@ -117,7 +120,7 @@ class _Reader:
         config, seen, ids = self.config, set(), set()
         memory = max(config.memory_mb, contest.memory_mb(None))
         chat = config.prompt == "chat"
-        for place, row in rows_of(config.source):
+        for place, row in rows_of(config.source, self.context.inputs.get("source")):
             self.rows += 1
             if not self.format:
                 self.format = detect(row, place) if config.format == "auto" else config.format
@@ -260,13 +263,12 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
         raise UserError(f"{path}: not a readable parquet file ({' '.join(str(error).split())})") from error
 
 
-def _hub_rows(rest: str) -> Iterator[tuple[str, Row]]:
+def _hub_rows(name: str, split: str) -> Iterator[tuple[str, Row]]:
     import datasets
     from datasets.exceptions import DatasetsError
 
-    name, _, split = rest.partition(":")
     try:
-        rows = datasets.load_dataset(name, split=split or "train", streaming=True)
+        rows = datasets.load_dataset(name, split=split, streaming=True)
         for number, row in enumerate(rows, start=1):
             yield f"{name}:{number}", row  # pyright: ignore[reportReturnType]
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:

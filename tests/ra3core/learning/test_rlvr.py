@@ -12,7 +12,8 @@ from ra3core.config import LoraConfig, MStepConfig, RLVRConfig, VerifierConfig
 from ra3core.corpora.demonstrations import Demonstration, Task, Test, write_demonstrations, write_tasks
 from ra3core.errors import UserError
 from ra3core.learning.m_step import m_step
-from ra3core.learning.rlvr import Completion, Judge, complete, draw, read_task_folder, rlvr
+from ra3core.learning.rlvr import Completion, Judge, complete, read_task_folder, rlvr
+from ra3core.learning.task_draw import draw
 from ra3core.lm.generation import Sampling
 from ra3core.lm.models import load_model, load_tokenizer, save_model
 from ra3core.lm.tokenizer import train_tokenizer
