@@ -27,15 +27,15 @@ DEMO = {
     "ntp_compute/0": "569c88134261",
     "bootstrap_no_rl/0": "71a04e11a791",
     "ra3_no_rl/0": "7f10fbc8cd55",
-    "ntp_rlvr/0": "10a318224d28",
-    "ra3_rlvr/0": "6e0144959493",
+    "ntp_rlvr/0": "2ed9cf5e6d45",
+    "ra3_rlvr/0": "38bd18c1c950",
     "evaluate_base/0": "68117fc7f102",
     "evaluate_ntp/0": "09426b7046ef",
     "evaluate_ntp_compute/0": "99ff69ec90dc",
     "evaluate_ra3/0": "e2eb29747e0a",
     "evaluate_ra3_no_rl/0": "8c33fada4931",
-    "evaluate_ntp_rlvr/0": "27d08e5fd3a8",
-    "evaluate_ra3_rlvr/0": "97a1abddc8b6",
+    "evaluate_ntp_rlvr/0": "191b02e6ea3b",
+    "evaluate_ra3_rlvr/0": "6b870fb3b21c",
 }
 """The demo's stages with what decides their keys beside code and data, as they were when it was last measured."""
 
