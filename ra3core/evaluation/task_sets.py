@@ -21,7 +21,7 @@ from ra3core.corpora import demonstrations
 from ra3core.corpora.demonstrations import Task
 from ra3core.corpora.task_rows import Malformed, TaskRow
 from ra3core.errors import UserError
-from ra3core.evaluation import test_code
+from ra3core.evaluation import pytest_code
 from ra3core.evaluation.benchmarks import apps, contest, extraction, mbpp
 from ra3core.evaluation.benchmarks.mbpp import JudgedBy
 from ra3core.verifier import Program, Script
@@ -100,7 +100,7 @@ def make(row: TaskRow, *, chat: bool, cpu_seconds: float, memory_mb: int) -> Set
         if row.functions:
             if not row.references:
                 raise Malformed("test functions without a solution: what they call is not known")
-            code = test_code.read(row.asserts, row.references[0])
+            code = pytest_code.read(row.asserts, row.references[0])
             if not code.called:
                 raise Malformed("the tests call nothing that the solution defines")
             weak, entry_point = not code.function, code.called[0]
