@@ -11,7 +11,7 @@ import typer
 import yaml
 from typer.exceptions import TyperException
 
-from flows import environment
+from flows import environment, model_commands
 from ra3core.config import EMBEDDED, RegistryConfig, RunConfig, VerifierConfig, load, parse
 from ra3core.errors import UserError
 
@@ -352,6 +352,9 @@ def stop() -> None:
     from flows import services
 
     services.stop(environment.runtime().root)
+
+
+model_commands.add(app)
 
 
 def as_yaml(config: RunConfig) -> str:
