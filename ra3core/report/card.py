@@ -168,8 +168,9 @@ def licences(facts: Facts) -> list[tuple[str, str]]:
     if base.model is None:
         parts.append(("Base model: pre-trained here on the embedded corpus", suite))
     else:
-        folder = facts.made[f"base/{facts.seed}"].path / "model"
-        parts.append((f"Base model {_named(base.model)}", licence_of(folder)))
+        given = facts.made.get(f"base/{facts.seed}")
+        known = UNKNOWN if given is None else licence_of(given.path / "model")
+        parts.append((f"Base model {_named(base.model)}", known))
     if facts.arm == "base":
         return parts
     kind, where = parse_source(source)
