@@ -49,6 +49,8 @@ BAD = {
     "unknown source": (("run", "--demonstrations", "ftp:somewhere"), "python:FOLDER"),
     "no such folder": (("run", "--demonstrations", "python:/no/such/folder"), "/no/such/folder"),
     "no such file": (("run", "--demonstrations", "parquet:/no/such.parquet"), "/no/such.parquet"),
+    "no such task set": (("run", "--set", "rlvr_tasks.source=file:/no/such.jsonl"), "/no/such.jsonl: no such file"),
+    "unknown task source": (("run", "--set", "rlvr_tasks.source=ftp:x"), "expected embedded, file:PATH or hub:NAME"),
     "evaluate without a model": (("evaluate",), "model"),
     "evaluate without samples": (
         ("evaluate", "m", "--benchmark", "humaneval", "--data", "f", "--samples", "0"),

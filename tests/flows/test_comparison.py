@@ -54,6 +54,25 @@ def test_the_demo_runs_what_it_ran() -> None:
     assert found == DEMO
 
 
+def test_rlvr_on_a_task_set_differs_in_its_tasks_alone(tmp_path: Path) -> None:
+    """The set's content is an input, and where it lies is not in the key."""
+    sets = []
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "set.jsonl").write_text("{}")
+        sets.append(composed(load("demo", [f"rlvr_tasks.source=file:{tmp_path / place / 'set.jsonl'}"])))
+    tasks = sets[0]["rlvr_tasks/0"]
+    assert tasks.digest == sets[1]["rlvr_tasks/0"].digest
+    assert set(tasks.inputs) == {"data", "source"}
+    values = tasks.config.model_dump()
+    assert values["source"] == "file:set.jsonl" and values["ngram"] == load("demo").corpus.ngram
+    changed = {name for name, one in sets[0].items() if one.digest != composed(load("demo"))[name].digest}
+    assert changed == {"rlvr_tasks/0", "ntp_rlvr/0", "ra3_rlvr/0", "evaluate_ntp_rlvr/0", "evaluate_ra3_rlvr/0"}
+    (tmp_path / "b" / "set.jsonl").write_text("{} ")
+    other = composed(load("demo", [f"rlvr_tasks.source=file:{tmp_path / 'b' / 'set.jsonl'}"]))
+    assert other["rlvr_tasks/0"].digest != tasks.digest
+
+
 ALL = list(get_args(MidTrained))
 EVERY_ARM = (f"arms.mid_trained=[{', '.join(ALL)}]", "arms.rlvr=[base, ntp, ra3, brite]", "rounds=2")
 
