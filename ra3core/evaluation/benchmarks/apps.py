@@ -114,7 +114,7 @@ def calls(pairs: Any, where: str, wrapped: bool = True) -> tuple[Check, ...]:
     return tuple(tests)
 
 
-def _as_good(expected: Any, wrapped: bool) -> tuple[Any, ...]:
+def _as_good(expected: Any, wrapped: bool = True) -> tuple[Any, ...]:
     """What a function may return where the file says `expected`; never empty.
 
     A one-element list may stand for its element. Lists may be tuples, and so may the elements of the wrapped one.
