@@ -92,7 +92,8 @@ def rows_of(source: str, given: Path | None = None) -> Iterator[tuple[str, Row]]
     scheme, _, rest = source.partition(":")
     if scheme == "hub":
         name, _, split = rest.partition(":")
-        yield from _hub_rows(str(given or name), split or "train")
+        shown = name if given is None else given.name
+        yield from ((f"{shown}:{number}", row) for number, row in _hub_rows(str(given or name), split or "train"))
         return
     path = given or Path(rest).expanduser()
     if path.is_dir():
@@ -263,13 +264,13 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
         raise UserError(f"{path}: not a readable parquet file ({' '.join(str(error).split())})") from error
 
 
-def _hub_rows(name: str, split: str) -> Iterator[tuple[str, Row]]:
+def _hub_rows(name: str, split: str) -> Iterator[tuple[int, Row]]:
     import datasets
     from datasets.exceptions import DatasetsError
 
     try:
         rows = datasets.load_dataset(name, split=split, streaming=True)
         for number, row in enumerate(rows, start=1):
-            yield f"{name}:{number}", row  # pyright: ignore[reportReturnType]
+            yield number, row  # pyright: ignore[reportReturnType]
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise UserError(f"hub:{name}: cannot be read ({' '.join(str(error).split())})") from error
