@@ -270,7 +270,6 @@ def _hub_rows(name: str, split: str) -> Iterator[tuple[int, Row]]:
 
     try:
         rows = datasets.load_dataset(name, split=split, streaming=True)
-        for number, row in enumerate(rows, start=1):
-            yield number, row  # pyright: ignore[reportReturnType]
+        yield from enumerate(rows, start=1)  # pyright: ignore[reportReturnType]
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise UserError(f"hub:{name}: cannot be read ({' '.join(str(error).split())})") from error
