@@ -48,6 +48,7 @@ from ra3core.config import RLVRConfig
 from ra3core.corpora.demonstrations import Task, read_tasks, write_tasks
 from ra3core.learning import rlvr
 from ra3core.learning.policy_gradient import Group, Objective, PolicyTrainer, Rollout, tempered
+from ra3core.learning.task_draw import draw
 from ra3core.lm.generation import Sampling
 from ra3core.lm.models import load_model, load_tokenizer
 from ra3core.stage import Context, StageLog
@@ -198,7 +199,7 @@ class Peer:
         self.config, size = config, config.group_size
         self.tokenizer = load_tokenizer(BASE / "model")
         tasks, _ = rlvr.read_task_folder(folder / "rlvr_tasks.parquet", config.held_out)
-        self.tasks = [task for step in range(config.steps) for task in rlvr.draw(tasks, config.prompts, seed, step + 1)]
+        self.tasks = [task for step in range(config.steps) for task in draw(tasks, config.prompts, seed, step + 1)]
         self.scale = ((size - 1) / size) ** 0.5 / config.max_new_tokens  # of the peer's gradient, ours being 1
         self.setting = trl_peer.Setting(
             prompts=config.prompts,

@@ -11,7 +11,7 @@ import typer
 import yaml
 from typer.exceptions import TyperException
 
-from flows import environment, options
+from flows import environment, model_commands, options
 from ra3core.config import EMBEDDED, RegistryConfig, RunConfig, VerifierConfig, load, parse
 from ra3core.errors import UserError
 
@@ -55,7 +55,7 @@ def run(
     as_json: options.AsJson = False,
 ) -> None:
     """Run the whole pipeline; stages that were run before with the same inputs are reused."""
-    from tasks.external import absolute  # imports no Prefect
+    from tasks import external  # imports no Prefect
 
     overrides = list(set_ or [])
     if seed is not None:
@@ -63,7 +63,7 @@ def run(
     if positive("seeds", seeds) is not None:
         overrides.append(f"seeds={seeds}")
     config = load(preset, overrides)
-    source = absolute(demonstrations or config.corpus.source)
+    source = external.absolute(demonstrations or config.corpus.source)
     if source != config.corpus.source:
         overrides.append(f"corpus.source={json.dumps(source)}")  # a path may hold what YAML reads as something else
         config = load(preset, overrides)
@@ -77,6 +77,7 @@ def run(
     of_plan = {"gpu": gpu, "gpus": gpus, "price": price, "utilisation": utilisation, "parameters": parameters}
     if given := next((name for name, value in {**of_plan, "json": as_json or None}.items() if value is not None), None):
         raise UserError(f"--{given}: an option of the plan, expected --dry-run with it")
+    external.tasks(config.rlvr_tasks.source)
     if any(entry.name != EMBEDDED for entry in config.evaluation.benchmarks):
         from flows.evaluation import check_entries
 
@@ -354,6 +355,9 @@ def stop() -> None:
     from flows import services
 
     services.stop(environment.runtime().root)
+
+
+model_commands.add(app)
 
 
 def as_yaml(config: RunConfig) -> str:

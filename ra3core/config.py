@@ -27,6 +27,7 @@ from pydantic import (
 from ra3core.arms import ArmsConfig, TuningConfig
 from ra3core.errors import UserError
 from ra3core.section import NonNegative, Positive, Rate, Section, Share
+from ra3core.task_set import RLVRTasksConfig
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -191,6 +192,9 @@ class RLVRConfig(Section):
     eval_every: Positive = 10  # steps
     eval_samples: Positive = 2  # per task
     eval_temperature: float = Field(default=0.5, ge=0)
+    zero_variance: Literal["keep", "downsample"] = "keep"  # tasks whose completions all passed, or all failed, of late
+    zero_variance_visits: Positive = 2  # of late
+    zero_variance_share: Rate = 0.25  # of their turns that such tasks are given
     verifier: VerifierConfig = VerifierConfig()  # a run fills in its own section
     lora: LoraConfig | None = None
 
@@ -371,6 +375,7 @@ class RunConfig(Section):
     e_step: EStepConfig = EStepConfig()
     bootstrap: BootstrapConfig = BootstrapConfig()
     m_step: MStepConfig = MStepConfig()
+    rlvr_tasks: RLVRTasksConfig = RLVRTasksConfig()
     rlvr: RLVRConfig = RLVRConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     verifier: VerifierConfig = VerifierConfig()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ra3core.artifacts import Artifact
+from ra3core.config import EMBEDDED
+from ra3core.task_set import TaskSetConfig
 from tasks import external
 from tasks.session import Session, StageFunction, stage_task
 
@@ -34,6 +36,17 @@ def demonstrations(session: Session, seed: int, data: Artifact) -> State[Artifac
 
 @stage_task("rlvr_tasks", "rlvr_tasks")
 def rlvr_tasks(session: Session, seed: int, data: Artifact) -> State[Artifact]:
-    """The tasks with unit tests that RLVR trains on; drawn by no seed."""
-    function = StageFunction(MODULE, "prepare_rlvr_tasks")
-    return session.stage("rlvr_tasks", function, session.config.corpus, {"data": data}, label="rlvr_tasks", seed=seed)
+    """The tasks with unit tests that RLVR trains on, from data/ or from a set of tasks; drawn by no seed."""
+    config, inputs, own = session.config.corpus, {"data": data}, session.config.rlvr_tasks
+    verifier = session.config.verifier
+    if own.source == EMBEDDED:
+        function = StageFunction(MODULE, "prepare_rlvr_tasks")
+        return session.stage("rlvr_tasks", function, config, inputs, label="rlvr_tasks", seed=seed)
+    files, source = external.tasks(own.source)
+    if files is not None:
+        inputs["source"] = files
+    rules = config.model_dump(include={"ngram", "max_overlap", "boilerplate"})
+    limits = verifier.model_dump(include={"wall_seconds", "memory_mb", "require_isolation"})
+    settings = TaskSetConfig(**{**own.model_dump(), "source": source, **rules, **limits})
+    function = StageFunction("ra3core.evaluation.prepare_tasks", "prepare_tasks")
+    return session.stage("rlvr_tasks", function, settings, inputs, label="rlvr_tasks", seed=seed)

@@ -48,6 +48,23 @@ def demonstrations(source: str) -> Artifact | None:
     return None if digest is None else Store.external("source", Path(parse_source(source)[1]), digest)
 
 
+def tasks(source: str) -> tuple[Artifact | None, str]:
+    """The files behind `rlvr_tasks.source`, and the source as the stage's settings have it: of a file its name alone,
+    for where it lies decides nothing. None for the embedded suite, and for a data set on the hub.
+
+    Raises UserError when the files do not exist.
+    """
+    scheme, _, rest = source.partition(":")
+    name, colon, split = rest.partition(":") if scheme == "hub" else (rest, "", "")
+    path = Path(name).expanduser()
+    if scheme not in ("file", "hub") or (scheme == "hub" and not path.is_dir()):
+        return None, source
+    if not path.exists():
+        raise UserError(f"rlvr_tasks.source {source}: no such file or folder")
+    path = path.resolve()
+    return Store.external("source", path, content_digest(path)), f"{scheme}:{path.name}{colon}{split}"
+
+
 def absolute(source: str) -> str:
     """`source` with its path made absolute: stages run in another working directory than the user's.
 

@@ -24,7 +24,7 @@ from ra3core.config import BenchmarkConfig
 from ra3core.errors import UserError
 from ra3core.evaluation import gate
 from ra3core.evaluation.gate import Measured
-from ra3core.report.card import LICENCE, Facts, licences, lineage, model_card, summary
+from ra3core.report.card import Facts, licence_text, lineage, model_card, summary
 from ra3core.stage import Context
 from tasks.evaluate import asked, evaluate, label
 from tasks.packaging import PackageConfig
@@ -77,12 +77,11 @@ def _add(
         "resamples": settings.resamples,
         "benchmarks": [one.plain() for one in new],
     }
-    parts = "\n".join(f"- {part}: {licence}" for part, licence in licences(facts))
     config = PackageConfig(
         name=settings.model,
         card=model_card(facts),
         results=json.dumps(results, indent=1) + "\n",
-        licence=f"The code that trained this model is under {LICENCE}. Its parts:\n\n{parts}\n",
+        licence=licence_text(facts),
     )
     session.store.root.mkdir(parents=True, exist_ok=True)
     with (

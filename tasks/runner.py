@@ -53,6 +53,7 @@ PRELOAD = (
     "ra3core.learning.m_step",
     "ra3core.learning.rlvr",
     "ra3core.evaluation.evaluate",
+    "ra3core.evaluation.prepare_tasks",
     "ra3core.analysis.analysis",
     "ra3core.report.report",
 )

@@ -36,6 +36,14 @@ NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.Tok
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A demonstration, and where its lines stand in the source. rows: of each line, from 1."""
+
+    demonstration: Demonstration
+    rows: tuple[int, ...]
+
+
 @dataclass
 class Cutter:
     """Cuts functions out of sources, skips texts it has seen, and counts what it does.
@@ -82,21 +90,29 @@ class Cutter:
     def source(self, source: str, name: str) -> Iterator[Demonstration]:
         """Functions of one source text, in order; ids are `name:qualified name:line`."""
         self.counts["files"] += 1
-        source = normalise_newlines(source)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # invalid escapes and the like are the author's business
-                functions = list(_functions(ast.parse(source).body))
-            layout = _Layout.of(source)
+            for placed in self.placed(source, name):
+                if self.admit(placed.demonstration):
+                    yield placed.demonstration
         except NOT_PYTHON:
             self.counts["not_python"] += 1
-            return
+
+    def placed(self, source: str, name: str) -> Iterator[Placed]:
+        """Functions of one source text with their places in it, copies and all; ids as above.
+
+        Raises what NOT_PYTHON lists, ahead of the first function, for what is no Python.
+        """
+        source = normalise_newlines(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes and the like are the author's business
+            functions = list(_functions(ast.parse(source).body))
+        layout = _Layout.of(source)
         for qualified, node in functions:
-            demonstration = self._cut(f"{name}:{qualified}:{node.lineno}", node, layout)
-            if isinstance(demonstration, str):
-                self.counts[demonstration] += 1
-            elif self.admit(demonstration):
-                yield demonstration
+            placed = self._cut(f"{name}:{qualified}:{node.lineno}", node, layout)
+            if isinstance(placed, str):
+                self.counts[placed] += 1
+            else:
+                yield placed
 
     def admit(self, demonstration: Demonstration) -> bool:
         """Whether a demonstration is neither too long nor a copy of an earlier one; counts it either way."""
@@ -111,7 +127,7 @@ class Cutter:
         self.counts[reason] += 1
         return reason == "kept"
 
-    def _cut(self, name: str, node: Function, layout: _Layout) -> Demonstration | str:
+    def _cut(self, name: str, node: Function, layout: _Layout) -> Placed | str:
         """The demonstration of one function, or the reason why it gives none."""
         head = layout.logical_line_end(node.lineno)
         docstring = _docstring(node)
@@ -128,6 +144,7 @@ class Cutter:
         last = node.end_lineno or head
         prompt: list[str] = []
         lines: list[str] = []
+        rows: list[int] = []
         comments: defaultdict[int, list[str]] = defaultdict(list)  # step -> comments ahead of it and behind it
         for row in range(node.lineno, last + 1):
             code, comment = layout.code(row, node.col_offset, dedent_string=row in docstring_lines)
@@ -136,19 +153,21 @@ class Cutter:
             if code is None:
                 continue
             (prompt if row <= head else lines).append(code)
+            rows += [row] if row > head else []
         if len(lines) > self.max_lines:
             return "too_long"
         text = "\n".join((*prompt, *lines)) + "\n"
         if not _same_function(text, node):
             return "not_reproducible"
         boundaries = comment_boundaries("\n".join(prompt), lines)
-        return Demonstration(
+        demonstration = Demonstration(
             id=name,
             prompt="\n".join(prompt),
             lines=tuple(lines),
             boundaries=boundaries,
             reference=_at_boundaries(comments, boundaries),
         )
+        return Placed(demonstration, tuple(rows))
 
 
 def normalise_newlines(source: str) -> str:

@@ -9,7 +9,8 @@ weighs the clipped policy gradient of its tokens, the end token included. The sa
 (ra3core/learning/policy_gradient.py).
 
 What is ours: a program is the prompt and everything generated up to the end token: it is never cut at a comment line,
-which would remove exactly what RA3 adds; a completion that reaches the length cap is judged as it stands. The last
+which would remove exactly what RA3 adds; a completion that reaches the length cap is judged as it stands. (Tasks of a
+set can be put to a chat model: then the program is read out of its answer, ra3core/evaluation/task_sets.py.) The last
 tasks are held out and solved now and then, with the same draws each time. Judging is by ra3core.verifier, from
 outside the program, while the others are still being sampled; a program that was judged before is not run again.
 A step's prompts are completed and judged in `parts`, each with random numbers of its own, whichever process does it
@@ -21,6 +22,7 @@ Alone: docs/rlvr.md has the snippet (`rlvr(RLVRConfig(), Context(inputs=..., out
 from __future__ import annotations
 
 import copy
+import json
 import statistics
 import time
 from collections import Counter
@@ -36,8 +38,9 @@ import transformers
 from transformers import PreTrainedTokenizerBase
 
 from ra3core.config import RLVRConfig
-from ra3core.corpora.demonstrations import COMMENT, Task, read_tasks
+from ra3core.corpora.demonstrations import COMMENT, Task
 from ra3core.errors import UserError
+from ra3core.evaluation import task_sets
 from ra3core.learning.policy_gradient import (
     Group,
     Objective,
@@ -47,12 +50,13 @@ from ra3core.learning.policy_gradient import (
     tempered,
     with_reference,
 )
+from ra3core.learning.task_draw import TaskDraw
 from ra3core.lm.generation import Sampling, generate
 from ra3core.lm.lines import LineTokenizer, Tokens, end_token_id
 from ra3core.lm.models import add_lora, load_model, load_tokenizer, merge_lora, save_model
 from ra3core.processes import Processes, begin, split
 from ra3core.stage import Context, Metrics
-from ra3core.verifier import WORKERS, Program, Verdict, Verifier
+from ra3core.verifier import WORKERS, Verdict, Verifier
 from ra3core.verifier.program import Category
 
 CATEGORIES: tuple[str, ...] = get_args(Category)
@@ -72,7 +76,7 @@ class Completion:
 
     @property
     def source(self) -> str:
-        """The program that is judged."""
+        """Prompt and answer: what tells programs from one another."""
         return self.task.prompt + self.text
 
     @property
@@ -88,18 +92,22 @@ class Completion:
 
 @dataclass
 class Progress:
-    """What a checkpoint keeps beside the policy. Counts are tokens; rewards: mean reward of each step so far."""
+    """What a checkpoint keeps beside the policy. Counts are tokens; rewards: mean reward of each step so far; place,
+    visits: `TaskDraw`'s."""
 
     tokens: int = 0
     train_tokens: int = 0
     evaluation_tokens: int = 0
     rewards: list[float] = field(default_factory=list)
     held_out_pass: list[float] = field(default_factory=list)
+    place: int = 0
+    visits: dict[str, str] = field(default_factory=dict)
 
 
 def rlvr(config: RLVRConfig, context: Context) -> Metrics:
     """Train `inputs["model"]` on `inputs["tasks"]`/rlvr_tasks.parquet and save it to out/model (adapters merged).
 
+    visits.json: task id -> a letter for each visit, p when all of its completions passed, f when none did, else m.
     With steps = 0 the model is saved as it came. Metrics: docs/rlvr.md. Raises UserError when the tasks are too few.
     """
     processes = begin(context)
@@ -118,7 +126,7 @@ def rlvr(config: RLVRConfig, context: Context) -> Metrics:
     progress = Progress(**state)
     context.log.resume(start if state else -1)
     with (
-        Verifier(config.verifier, max(1, WORKERS // processes.local)) as verifier,
+        Verifier(config.verifier, max(1, WORKERS // processes.local), packages=task_sets.packages(tasks)) as verifier,
         context.log.progress("RLVR", config.steps, start) as advance,
     ):
         if verifier.missing:
@@ -128,8 +136,10 @@ def rlvr(config: RLVRConfig, context: Context) -> Metrics:
         stage = _Stage(config, context, trainer, tokenizer, reference, Judge(verifier), progress)
         if not state and held_out:
             context.log.metrics(0, held_out_pass=stage.evaluate(held_out), tokens=progress.tokens)
+        draw = TaskDraw(tasks, config, context.seed, progress.place, progress.visits)
         for step in range(start + 1, config.steps + 1):
-            values = stage.step(draw(tasks, config.prompts, context.seed, step), step)
+            values = stage.step(draw, step)
+            progress.place = draw.place
             if held_out and (step % config.eval_every == 0 or step == config.steps):
                 values["held_out_pass"] = stage.evaluate(held_out)
             context.log.metrics(step, tokens=progress.tokens, **values)
@@ -139,6 +149,7 @@ def rlvr(config: RLVRConfig, context: Context) -> Metrics:
 
     if processes.first:
         save_model(merge_lora(trainer.policy), tokenizer, context.out / "model")
+        (context.out / "visits.json").write_text(json.dumps(progress.visits, indent=0) + "\n")
     tenth = max(1, config.steps // 10)
     metrics: Metrics = {
         "tokens": progress.tokens,
@@ -196,9 +207,9 @@ class _Stage:
     def processes(self) -> Processes:
         return self.trainer.processes
 
-    def step(self, tasks: Sequence[Task], step: int) -> dict[str, float]:
-        """Sample, judge, update once; the step's metrics row."""
-        started, config = time.perf_counter(), self.config
+    def step(self, draw: TaskDraw, step: int) -> dict[str, float]:
+        """Draw tasks, sample, judge, update once; the step's metrics row."""
+        started, config, tasks = time.perf_counter(), self.config, draw.next()
         compared = config.kl > 0 or step % config.eval_every == 0
         parts = split(tasks, config.parts)
         found = self.processes.share(len(parts), lambda part: self._sampled(parts[part], step, part, compared))
@@ -213,10 +224,14 @@ class _Stage:
         self.progress.tokens += sum(one.processed for one in graded) + trained
         self.progress.train_tokens += trained
         self.progress.rewards.append(statistics.fmean(one.reward for one in graded))
+        size, rewards = config.group_size, [one.reward for one in graded]
+        drawn = [task for part in parts for task in part]
+        visits = draw.record(drawn, [rewards[n * size : (n + 1) * size] for n in range(len(drawn))])
         categories = Counter(one.category for one in graded)
         return {
             "reward": self.progress.rewards[-1],
             **{name: update[name] for name in ("zero_variance", "grad_norm", "loss", *sorted(measured))},
+            **visits,
             "completion_tokens": statistics.fmean(one.tokens for one in graded),
             "unfinished": statistics.fmean(not one.ended for one in graded),
             "think_rate": statistics.fmean(one.comments for one in graded),
@@ -287,19 +302,10 @@ class _Stage:
 
 def read_task_folder(path: Path, held_out: int) -> tuple[list[Task], list[Task]]:
     """The tasks of a file to train on, and its last `held_out`, which are not."""
-    tasks = read_tasks(path)
+    tasks = task_sets.read(path)
     if len(tasks) <= held_out:
         raise UserError(f"{path}: expected more tasks than rlvr.held_out = {held_out}, found {len(tasks)}")
     return tasks[: len(tasks) - held_out], tasks[len(tasks) - held_out :]
-
-
-def draw(tasks: Sequence[Task], count: int, seed: int, step: int) -> list[Task]:
-    """The `count` tasks of a step, from 1: consecutive places in permutations of all tasks, drawn from the seed."""
-    drawn = []
-    for place in range((step - 1) * count, step * count):
-        epoch, position = divmod(place, len(tasks))
-        drawn.append(tasks[int(numpy.random.default_rng([seed, epoch]).permutation(len(tasks))[position])])
-    return drawn
 
 
 def complete(
@@ -314,7 +320,7 @@ def complete(
 ) -> list[list[Completion]]:
     """Sample `samples` completions of each task; `on_completion` is given each as soon as it has ended."""
     lines = LineTokenizer(tokenizer)
-    prompts = [lines.prompt(task.prompt) for task in tasks]
+    prompts = [_prompt(task, lines) for task in tasks]
     found: dict[tuple[int, int], Completion] = {}
 
     def keep(i: int, j: int, tokens: list[int]) -> None:
@@ -335,6 +341,17 @@ def complete(
     return [[found[i, j] for j in range(samples)] for i in range(len(tasks))]
 
 
+def _prompt(task: Task, lines: LineTokenizer) -> Tokens:
+    """The tokens that a task's completion follows: its prompt, or a conversation in which it is the user's message."""
+    if not (isinstance(task, task_sets.SetTask) and task.chat):
+        return lines.prompt(task.prompt)
+    if lines.tokenizer.chat_template is None:
+        raise UserError("rlvr_tasks.prompt: the model's tokenizer has no chat template, expected docstring, not chat")
+    message = [{"role": "user", "content": task.prompt}]
+    text = lines.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    return tuple(lines.tokenizer.encode(str(text), add_special_tokens=False))
+
+
 class Judge:
     """Verdicts in the background; equal programs of a task are run once, as far as the last `remembered` go back.
 
@@ -349,8 +366,7 @@ class Judge:
         """Begin to judge it, unless its program is known."""
         key = completion.task.id, completion.source
         if key not in self._found:
-            program = Program(completion.source, completion.task.entry_point, completion.task.tests)
-            self._found[key] = self._verifier.submit(program)
+            self._found[key] = self._verifier.submit(task_sets.program(completion.task, completion.text))
 
     def verdicts(self, completions: Sequence[Completion]) -> list[Verdict]:
         """One verdict a completion, in order. Raises SandboxError when programs cannot be run at all."""

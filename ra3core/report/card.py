@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ra3core.artifacts import MANIFEST, Artifact
-from ra3core.config import RunConfig
+from ra3core.config import EMBEDDED, RunConfig
 from ra3core.corpora.sources import parse_source
 from ra3core.report import markdown, tables
 from ra3core.report.blocks import Table
@@ -48,7 +48,8 @@ class Facts:
     """What a card is made from.
 
     name: what the model is registered as. arm, seed: which of the run's models it is. config: the run's. made:
-    "stage/seed" (and "data") -> artifact. runs: "stage/seed" -> tracking run. commit: of the code.
+    "stage/seed" (and "data") -> artifact. runs: "stage/seed" -> tracking run. commit: of the code. plain: the card is
+    for a folder on its own, not for a version in MLflow's registry.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Facts:
     made: Mapping[str, Artifact]
     runs: Mapping[str, str] = field(default_factory=dict)
     commit: str | None = None
+    plain: bool = False
 
     @property
     def stage(self) -> str:
@@ -166,25 +168,39 @@ def licences(facts: Facts) -> list[tuple[str, str]]:
     if base.model is None:
         parts.append(("Base model: pre-trained here on the embedded corpus", suite))
     else:
-        folder = facts.made[f"base/{facts.seed}"].path / "model"
-        parts.append((f"Base model {_named(base.model)}", licence_of(folder)))
+        given = facts.made.get(f"base/{facts.seed}")
+        known = UNKNOWN if given is None else licence_of(given.path / "model")
+        parts.append((f"Base model {_named(base.model)}", known))
     if facts.arm == "base":
         return parts
     kind, where = parse_source(source)
-    if kind == "embedded":
+    if kind == EMBEDDED:
         parts.append(("Demonstrations: the embedded suite", suite))
     else:
         path = Path(where)
         known = licence_of(path if path.is_dir() else path.parent) if path.exists() else UNKNOWN
         parts.append((f"Demonstrations {kind}:{_named(where)}", known))
-    if facts.arm.endswith("_rlvr"):
+    tasks = facts.config.rlvr_tasks.source
+    if facts.arm.endswith("_rlvr") and tasks == EMBEDDED:
         parts.append(("RLVR tasks: the data folder", suite))
+    elif facts.arm.endswith("_rlvr"):
+        kind, _, where = tasks.partition(":")
+        path = Path(where).expanduser()
+        known = licence_of(path if path.is_dir() else path.parent) if path.exists() else UNKNOWN
+        parts.append((f"RLVR tasks {kind}:{_named(where)}", known))
     return parts
+
+
+def licence_text(facts: Facts) -> str:
+    """LICENSE.txt of the model."""
+    parts = "\n".join(f"- {part}: {licence}" for part, licence in licences(facts))
+    return f"The code that trained this model is under {LICENCE}. Its parts:\n\n{parts}\n"
 
 
 def _head(facts: Facts, run: Run) -> str:
     """The YAML that hubs read."""
-    known = facts.config.base.model is None and facts.config.corpus.source == "embedded"
+    own = facts.arm.endswith("_rlvr") and facts.config.rlvr_tasks.source != EMBEDDED
+    known = facts.config.base.model is None and facts.config.corpus.source == EMBEDDED and not own
     values: dict[str, Any] = {
         "license": LICENCE.lower() if known else "other",
         "library_name": "transformers",
@@ -222,14 +238,27 @@ def _introduction(facts: Facts) -> str:
     )
 
 
+_COMPLETION = (
+    "A completion is a program in which comment lines state what comes next. Run generated programs confined only."
+)
+PLAIN_USE = (
+    "## Use\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+    'tokenizer, model = AutoTokenizer.from_pretrained("FOLDER"), AutoModelForCausalLM.from_pretrained("FOLDER")\n'
+    'prompt = tokenizer("def f(xs):", return_tensors="pt")\n'
+    "print(tokenizer.decode(model.generate(**prompt, max_new_tokens=64)[0]))\n```\n\n" + _COMPLETION
+)
+
+
 def _use(facts: Facts) -> str:
+    if facts.plain:
+        return PLAIN_USE
     return (
         "## Use\n\n```python\nimport mlflow\n\n"
         'mlflow.set_tracking_uri("sqlite:///mlflow/mlflow.db")  # or the address of the tracking server\n'
         f'generate = mlflow.transformers.load_model("models:/{facts.name}@champion")\n'
         'print(generate("def f(xs):\\n", max_new_tokens=64)[0]["generated_text"])\n```\n\n'
-        'The folder `model/` alone is a plain transformers model: `AutoModelForCausalLM.from_pretrained("model")`. A '
-        "completion is a program in which comment lines state what comes next. Run generated programs confined only."
+        'The folder `model/` alone is a plain transformers model: `AutoModelForCausalLM.from_pretrained("model")`. '
+        f"{_COMPLETION}"
     )
 
 
@@ -241,6 +270,11 @@ def _data(facts: Facts, run: Run) -> str:
         f"Demonstrations: `{source}`. The data folder (corpus, RLVR and evaluation tasks) has the digest "
         f"`{facts.made['data'].digest}`.",
     ]
+    if facts.arm.endswith("_rlvr") and facts.config.rlvr_tasks.source != EMBEDDED:
+        kind, _, where = facts.config.rlvr_tasks.source.partition(":")
+        lines.append(
+            f"Tasks of RLVR: `{kind}:{_named(where)}`, filtered on their solutions, instead of the data folder's."
+        )
     found = tables.decontamination(run)
     lines.append(_table(found) if found else "No stage reported decontamination figures.")
     return "\n\n".join(lines)

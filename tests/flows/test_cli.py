@@ -60,6 +60,8 @@ BAD = {
         "base.model no-one/knows: its size is not known here",
     ),
     "an option of the plan without one": (("run", "--gpus", "4"), "--gpus: an option of the plan, expected --dry-run"),
+    "no such task set": (("run", "--set", "rlvr_tasks.source=file:/no/such.jsonl"), "/no/such.jsonl: no such file"),
+    "unknown task source": (("run", "--set", "rlvr_tasks.source=ftp:x"), "expected embedded, file:PATH or hub:NAME"),
     "evaluate without a model": (("evaluate",), "model"),
     "evaluate without samples": (
         ("evaluate", "m", "--benchmark", "humaneval", "--data", "f", "--samples", "0"),

@@ -27,15 +27,15 @@ DEMO = {
     "ntp_compute/0": "e22ff52e6331",
     "bootstrap_no_rl/0": "71a04e11a791",
     "ra3_no_rl/0": "7f10fbc8cd55",
-    "ntp_rlvr/0": "1e4907e8e286",
-    "ra3_rlvr/0": "4fedab278ddc",
+    "ntp_rlvr/0": "ca56700357dd",
+    "ra3_rlvr/0": "8843197071c9",
     "evaluate_base/0": "68117fc7f102",
     "evaluate_ntp/0": "09426b7046ef",
     "evaluate_ntp_compute/0": "7a97b080105b",
     "evaluate_ra3/0": "31cb8f2b52b5",
     "evaluate_ra3_no_rl/0": "8c33fada4931",
-    "evaluate_ntp_rlvr/0": "fe842de8d676",
-    "evaluate_ra3_rlvr/0": "4e4524178809",
+    "evaluate_ntp_rlvr/0": "f36293ba0e84",
+    "evaluate_ra3_rlvr/0": "461f34aa349d",
 }
 """The demo's stages with what decides their keys beside code and data, as they were when it was last measured."""
 
@@ -44,6 +44,25 @@ def test_the_demo_runs_what_it_ran() -> None:
     """A change here is a demo that takes other time, and stages in users' stores that are made again."""
     found = {name: one.digest for name, one in composed(load("demo")).items()}
     assert found == DEMO
+
+
+def test_rlvr_on_a_task_set_differs_in_its_tasks_alone(tmp_path: Path) -> None:
+    """The set's content is an input, and where it lies is not in the key."""
+    sets = []
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "set.jsonl").write_text("{}")
+        sets.append(composed(load("demo", [f"rlvr_tasks.source=file:{tmp_path / place / 'set.jsonl'}"])))
+    tasks = sets[0]["rlvr_tasks/0"]
+    assert tasks.digest == sets[1]["rlvr_tasks/0"].digest
+    assert set(tasks.inputs) == {"data", "source"}
+    values = tasks.config.model_dump()
+    assert values["source"] == "file:set.jsonl" and values["ngram"] == load("demo").corpus.ngram
+    changed = {name for name, one in sets[0].items() if one.digest != composed(load("demo"))[name].digest}
+    assert changed == {"rlvr_tasks/0", "ntp_rlvr/0", "ra3_rlvr/0", "evaluate_ntp_rlvr/0", "evaluate_ra3_rlvr/0"}
+    (tmp_path / "b" / "set.jsonl").write_text("{} ")
+    other = composed(load("demo", [f"rlvr_tasks.source=file:{tmp_path / 'b' / 'set.jsonl'}"]))
+    assert other["rlvr_tasks/0"].digest != tasks.digest
 
 
 ALL = list(get_args(MidTrained))

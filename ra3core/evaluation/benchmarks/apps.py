@@ -51,7 +51,7 @@ def read_gym(path: Path) -> tuple[list[Problem], str]:
         where = f"{path}: {row['hash_id']}"
         text = _messages(row["responses_create_params"].get("input"), where)
         unit_tests = row["verifier_metadata"].get("unit_tests")
-        tests = _stdio(unit_tests, f"{where}, field 'verifier_metadata.unit_tests'")
+        tests = stdio(unit_tests, f"{where}, field 'verifier_metadata.unit_tests'")
         if not tests:
             raise UserError(f"{where} has no test in field 'verifier_metadata.unit_tests', expected at least one")
         asked = question(text)
@@ -69,7 +69,7 @@ def _problem(folder: Path) -> Problem | None:
     name = pairs.get("fn_name") if isinstance(pairs, dict) else None
     if name is not None and not (isinstance(name, str) and name.isidentifier()):
         raise UserError(f"{path} has {name!r} in field 'fn_name', expected a function's name")
-    tests = _calls(pairs, str(path)) if name else _stdio(pairs, str(path))
+    tests = calls(pairs, str(path)) if name else stdio(pairs, str(path))
     if not tests:
         return None
     starter = _text(folder / STARTER) if (folder / STARTER).is_file() else ""
@@ -81,8 +81,8 @@ def _problem(folder: Path) -> Problem | None:
     return Problem(folder.name, one_shot(asked, bool(name)), name or "", tests, row=extra)
 
 
-def _stdio(pairs: Any, where: str) -> tuple[StdioTest, ...]:
-    """inputs and outputs are texts, or lists of lines."""
+def stdio(pairs: Any, where: str) -> tuple[StdioTest, ...]:
+    """Tests of a script; inputs and outputs are texts, or lists of lines. Raises UserError that begins with `where`."""
     return tuple(
         StdioTest(_lines(given, where), _lines(expected, where), lines=False, cpu_seconds=_LIMIT)
         for given, expected in _zipped(pairs, where)
@@ -97,12 +97,16 @@ def _lines(value: Any, where: str) -> str:
     return str(value)
 
 
-def _calls(pairs: Any, where: str) -> tuple[Check, ...]:
+def calls(pairs: Any, where: str, wrapped: bool = True) -> tuple[Check, ...]:
+    """Tests of a function; inputs are lists of arguments. wrapped: a list of one element may stand for the element.
+
+    Raises UserError that begins with `where`.
+    """
     tests = []
     for given, expected in _zipped(pairs, where):
         if not isinstance(given, list):
             raise UserError(f"{where} has an input that is no list, expected a list of arguments a call")
-        alternatives = _as_good(expected)
+        alternatives = _as_good(expected, wrapped)
         arguments = tuple(_with_numbers(value) for value in given)
         tests.append(
             Check(arguments, alternatives[0], comparison="equal", alternatives=alternatives[1:], cpu_seconds=_LIMIT)
@@ -110,13 +114,13 @@ def _calls(pairs: Any, where: str) -> tuple[Check, ...]:
     return tuple(tests)
 
 
-def _as_good(expected: Any) -> tuple[Any, ...]:
+def _as_good(expected: Any, wrapped: bool = True) -> tuple[Any, ...]:
     """What a function may return where the file says `expected`; never empty.
 
     A one-element list may stand for its element. Lists may be tuples, and so may the elements of the wrapped one.
     """
     values = [expected]
-    if isinstance(expected, list) and len(expected) == 1:
+    if wrapped and isinstance(expected, list) and len(expected) == 1:
         values.append(expected[0])
         if isinstance(expected[0], list) and all(isinstance(item, list) for item in expected[0]):
             values.append([tuple(item) for item in expected[0]])

@@ -18,13 +18,13 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ra3core.errors import UserError
 from ra3core.evaluation.benchmarks import extraction
 from ra3core.evaluation.benchmarks.base import Benchmark, Decoding, Problem
 from ra3core.evaluation.benchmarks.files import read_hub, read_rows, unique
-from ra3core.verifier import Program, Script
+from ra3core.verifier import Check, Program, Script, StdioTest
 from ra3core.verifier.asserts import DRIVER, convert, driven, parse
 
 HUB_NAME = "google-research-datasets/mbpp"
@@ -103,21 +103,35 @@ def _problem(row: Mapping[str, Any], examples: str, where: str) -> Problem:
     if not all(isinstance(line, str) for line in [*row["test_list"], *imports]) or not row["test_list"]:
         raise UserError(f"{where}: field 'test_list' or 'test_imports' holds something else than lines of text")
     tests, setup = "\n".join(row["test_list"]), row.get("test_setup_code", "")
-    entry_point = _entry_point(row["code"], row["test_list"], where)
+    entry_point = entry_point_of(row["code"], row["test_list"], where)
     prompt = examples + _shot(row) if examples else f'"""\n{_text(row)}\n{row["test_list"][0]}\n"""\n'
-    problem = Problem(str(row["task_id"]), prompt, entry_point, row={"reference": row["code"], "driver": ""})
+    found = judged_by(tests, entry_point, imports, setup, row["code"])
+    extra = {"reference": row["code"], "driver": found.driver}
+    return Problem(str(row["task_id"]), prompt, entry_point, found.tests, found.script, row=extra)
+
+
+class JudgedBy(NamedTuple):
+    """What judges a program: tests, of the entry point or of what `driver`, code that goes after it, defines; or a
+    script."""
+
+    tests: tuple[Check, ...] | tuple[StdioTest, ...] = ()
+    driver: str = ""
+    script: Script | None = None
+
+
+def judged_by(tests: str, entry_point: str, imports: Sequence[str], setup: str, reference: str) -> JudgedBy:
+    """How lines of asserts are judged. imports, setup: code ahead of them. reference: a solution, whose imports they
+    may use."""
     checks = None if setup else convert("\n".join([*imports, tests]), entry_point)
     if checks and not any(check.comparison in ("truthy", "falsy") for check in checks):
-        return Problem(problem.id, prompt, entry_point, tuple(checks), row=problem.row)
+        return JudgedBy(tuple(checks))
     found = driven(tests, entry_point, setup)
     if found is not None:
-        row_of_its = {**problem.row, "driver": found.code}
-        return Problem(problem.id, prompt, entry_point, found.checks, row=row_of_its)
-    script = Script("\n".join([*_imports(row["code"]), *imports, setup]), tests)
-    return Problem(problem.id, prompt, entry_point, script=script, row=problem.row)
+        return JudgedBy(found.checks, found.code)
+    return JudgedBy(script=Script("\n".join([*_imports(reference), *imports, setup]), tests))
 
 
-def _entry_point(code: str, tests: Sequence[str], where: str) -> str:
+def entry_point_of(code: str, tests: Sequence[str], where: str) -> str:
     """The function that the tests call: the outermost name called in the first assert that the reference defines."""
     try:
         body = parse(code).body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from transformers import PreTrainedTokenizerFast
 
 from ra3core.config import LoraConfig, MStepConfig, RLVRConfig, VerifierConfig
 from ra3core.corpora.demonstrations import Demonstration, Task, Test, write_demonstrations, write_tasks
+from ra3core.corpora.task_rows import parse
 from ra3core.errors import UserError
+from ra3core.evaluation import task_sets
 from ra3core.learning.m_step import m_step
-from ra3core.learning.rlvr import Completion, Judge, complete, draw, read_task_folder, rlvr
+from ra3core.learning.rlvr import Completion, Judge, complete, read_task_folder, rlvr
+from ra3core.learning.task_draw import draw
 from ra3core.lm.generation import Sampling
 from ra3core.lm.models import load_model, load_tokenizer, save_model
 from ra3core.lm.tokenizer import train_tokenizer
@@ -108,7 +112,8 @@ def test_the_reward_rises(base: Path, tasks: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=4, alpha=8)], ids=["full", "lora"])
 def test_interrupted_equals_uninterrupted(base: Path, tasks: Path, tmp_path: Path, lora: LoraConfig | None) -> None:
-    config = CONFIG.model_copy(update={"lora": lora, "steps": 5, "eval_every": 2, "kl": 0.01, "epochs": 2})
+    changes = {"lora": lora, "steps": 5, "eval_every": 2, "kl": 0.01, "epochs": 2}
+    config = CONFIG.model_copy(update={**changes, "zero_variance": "downsample", "zero_variance_visits": 1})
     whole, whole_context = train(config, base, tasks, tmp_path / "whole")
 
     def kill(event: dict) -> None:
@@ -137,6 +142,37 @@ def test_no_steps_leave_the_model_as_it_is(base: Path, tasks: Path, tmp_path: Pa
     metrics, context = train(CONFIG.model_copy(update={"steps": 0}), base, tasks, tmp_path)
     assert weights(context.out) == weights(base)
     assert metrics["train_tokens"] == 0 and metrics["held_out_pass"] == metrics["held_out_pass_start"]
+
+
+def test_tasks_of_a_set_are_rewarded_by_their_own_tests(base: Path, tmp_path: Path) -> None:
+    """Functions by asserts, which the model learns to pass, and a script, which it never does."""
+    test = "def check(candidate):\n    assert candidate([]) == 2\n"
+    rows = [{"task_id": n, "prompt": prompt(n), "entry_point": n, "test": test} for n in NAMES[:4]]
+    asserts = [parse(row, "humaneval", "") for row in rows]
+    pairs = {"prompt": "Print 2.", "tests": [{"input": "", "output": "2"}]}
+    tasks = [
+        task_sets.make(row, chat=False, cpu_seconds=2.0, memory_mb=640)
+        for row in [*asserts, parse(pairs, "plain", "script")]
+    ]
+    task_sets.write(tasks, tmp_path / "rlvr_tasks.parquet")
+    config = CONFIG.model_copy(update={"held_out": 0, "prompts": 5, "steps": 6})
+    metrics, context = train(config, base, tmp_path, tmp_path)
+    figures = read_metrics(context.out / "metrics.jsonl")
+    assert figures[0]["reward"] < 0.6 and 0.7 < metrics["reward"] <= 0.8  # one of five is the script
+    assert figures[-1]["all_pass"] > 0.5 and figures[-1]["all_fail"] == 0.2 == figures[-1]["never_solved"]
+    visits = json.loads((context.out / "visits.json").read_text())
+    assert visits["script"] == "f" * 6 and set(visits["a"]) <= {"m", "p"}
+
+
+def test_a_chat_task_needs_a_chat_model(base: Path) -> None:
+    row = parse({"prompt": "Print 2.", "tests": [{"input": "", "output": "2"}]}, "plain", "script")
+    task = task_sets.make(row, chat=True, cpu_seconds=2.0, memory_mb=640)
+    tokenizer, model = load_tokenizer(base / "model"), load_model(base / "model")
+    with pytest.raises(UserError, match=r"rlvr_tasks\.prompt: .* no chat template"):
+        complete(model, tokenizer, [task], Sampling(4, 0.0), 1, seed=0, batch_size=1)
+    tokenizer.chat_template = "{% for m in messages %}def {{ m.content }}{% endfor %}!"
+    [[found]] = complete(model, tokenizer, [task], Sampling(4, 0.0), 1, seed=0, batch_size=1)
+    assert tokenizer.decode(list(found.prompt)) == f"def {task.prompt}!"
 
 
 def test_every_task_is_drawn_equally_often_and_held_out_ones_never(tasks: Path) -> None:

@@ -157,3 +157,18 @@ def test_a_users_base_model_and_corpus_are_named_with_their_licences(facts, tmp_
 def test_a_card_needs_no_torch_and_no_figures() -> None:
     code = "import sys, ra3core.report.card; sys.exit(any(m in sys.modules for m in ('torch', 'matplotlib', 'mlflow')))"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_task_set_is_named_with_its_licence(facts, tmp_path: Path) -> None:
+    (tmp_path / "LICENSE").write_text("MIT License\n")
+    (tmp_path / "set.jsonl").write_text("")
+    values = {"rlvr_tasks": {"source": f"file:{tmp_path / 'set.jsonl'}"}}
+    found = facts(values)
+    assert licences(found)[-1] == ("RLVR tasks file:set.jsonl", "MIT License (LICENSE)")
+    card = model_card(found)
+    assert yaml.safe_load(card.split("---\n")[1])["license"] == "other"
+    assert "`file:set.jsonl`" in section(card, "Data")
+    before = facts(values, arm="ra3")
+    assert all("RLVR" not in part for part, _ in licences(before)) and "set.jsonl" not in section(
+        model_card(before), "Data"
+    )
