@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ra3core.corpora.demonstrations import Demonstration, write_demonstrations, write_rows
-from ra3core.corpora.python_source import Cutter
-from ra3core.corpora.sources import load_demonstrations, source_digest
+from ra3core.corpora.snippets import Snippets, load_demonstrations
+from ra3core.corpora.sources import Document, Hub, Reader, source_digest
 from ra3core.errors import UserError
 
 CODE = "def f(x):\n    # why\n    y = x\n    return y\n\n\ndef g(x):\n    return -x\n"
@@ -19,7 +19,7 @@ CUT = ["def f(x):\n    y = x\n    return y\n", "def g(x):\n    return -x\n"]
 
 
 def texts(source: str, data: Path = Path("missing"), max_lines: int = 40) -> list[str]:
-    return [d.text for d in load_demonstrations(source, data, Cutter(max_lines))]
+    return [d.text for d in load_demonstrations(source, data, max_lines)]
 
 
 def write_json(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
