@@ -7,6 +7,7 @@ benchmark is loaded ahead of everything else, so that a wrong name or a malforme
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from ra3core.artifacts import Artifact, Store
 from ra3core.config import EMBEDDED, BenchmarkConfig, BenchmarkEntry, BenchmarkShard, RunConfig
 from ra3core.errors import UserError
 from ra3core.evaluation import benchmarks
+from ra3core.corpora.held_out import PREFIX, write_texts
 from ra3core.evaluation.grading import data_digest, grading_code
 from tasks.session import Session, StageFunction, stage_task
 
@@ -28,10 +30,12 @@ Future = PrefectFuture[Artifact]
 
 @dataclass(frozen=True)
 class Asked:
-    """A benchmark of a run. config: of its stage. tasks: an input of its stage; None for the run's own data."""
+    """A benchmark of a run. config: of its stage. tasks: an input of its stage; None for the run's own data, whose texts
+    the corpus stages know. texts: what training data must not give away, an input of theirs."""
 
     config: BenchmarkConfig
     tasks: Artifact | None
+    texts: Artifact | None = None
 
 
 def asked(config: RunConfig, root: Path) -> list[Asked]:
@@ -50,8 +54,13 @@ def asked(config: RunConfig, root: Path) -> list[Asked]:
                 raise UserError(f"evaluation.benchmarks: {entry.name}: {data}: no such file")
             benchmark = benchmarks.load(entry.name, data)
             settled = evaluation.settled(entry, asdict(benchmark.decoding))
-            found.append(Asked(settled, _external(entry, data, benchmark, root)))
+            found.append(Asked(settled, _external(entry, data, benchmark, root), _texts(entry, benchmark, root)))
     return found
+
+
+def held_out(benchmarks: Sequence[Asked]) -> dict[str, Artifact]:
+    """What the corpus stages are decontaminated against beside the run's data: inputs of theirs, by name."""
+    return {f"{PREFIX}{one.config.slug}": one.texts for one in benchmarks if one.texts is not None}
 
 
 def label(arm: str, benchmark: BenchmarkConfig) -> str:
@@ -128,6 +137,16 @@ def submit_evaluate(
             unmapped(rank),
         )
     return evaluate.submit(session, seed, label, model, tasks, config, rank=rank, shards=shards), shards
+
+
+def _texts(entry: BenchmarkEntry, benchmark: benchmarks.Benchmark, root: Path) -> Artifact:
+    """A benchmark's texts as an input, whose digest is that of the texts alone: better grading makes no new corpora."""
+    texts = benchmark.texts()
+    digest = hashlib.sha256(json.dumps([entry.slug, texts]).encode()).hexdigest()
+    home = root / "artifacts" / "external" / digest[:16]
+    home.mkdir(parents=True, exist_ok=True)
+    write_texts(texts, home)
+    return Store.external(f"{entry.slug}-texts", home, digest)
 
 
 def _external(entry: BenchmarkEntry, data: Path | None, benchmark: benchmarks.Benchmark, root: Path) -> Artifact:
