@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
-PLUMBING = frozenset({"arms.py", "artifacts.py", "config.py", "errors.py", "filters.py", "fingerprint.py", "section.py", "stage.py"})
+PLUMBING = frozenset(
+    {"arms.py", "artifacts.py", "config.py", "errors.py", "filters.py", "fingerprint.py", "section.py", "stage.py"}
+)
 
 _parsing = threading.Lock()  # CPython 3.11's parser fails now and then when two threads build syntax trees
 

@@ -17,9 +17,9 @@ from prefect.futures import PrefectFuture
 
 from ra3core.artifacts import Artifact, Store
 from ra3core.config import EMBEDDED, BenchmarkConfig, BenchmarkEntry, BenchmarkShard, RunConfig
+from ra3core.corpora.held_out import PREFIX, write_texts
 from ra3core.errors import UserError
 from ra3core.evaluation import benchmarks
-from ra3core.corpora.held_out import PREFIX, write_texts
 from ra3core.evaluation.grading import data_digest, grading_code
 from tasks.session import Session, StageFunction, stage_task
 
@@ -30,8 +30,8 @@ Future = PrefectFuture[Artifact]
 
 @dataclass(frozen=True)
 class Asked:
-    """A benchmark of a run. config: of its stage. tasks: an input of its stage; None for the run's own data, whose texts
-    the corpus stages know. texts: what training data must not give away, an input of theirs."""
+    """A benchmark of a run. config: of its stage. tasks: an input of its stage. texts: what training data must not give
+    away, an input of the corpus stages. Both are None for the run's own data."""
 
     config: BenchmarkConfig
     tasks: Artifact | None

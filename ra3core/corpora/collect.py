@@ -29,7 +29,7 @@ import numpy as np
 
 from ra3core.config import CollectionConfig
 from ra3core.corpora.decontamination import EvaluationIndex, Report, tokens_of
-from ra3core.corpora.demonstrations import Demonstration, demonstration_row
+from ra3core.corpora.demonstrations import demonstration_row
 from ra3core.corpora.held_out import evaluation_index
 from ra3core.corpora.near_duplicates import ROW_BYTES, Digests, MinHash, Signatures, near_duplicates
 from ra3core.corpora.snippets import Snippets, digest_of, filters_of, nothing
@@ -41,6 +41,8 @@ SHARD = 10_000  # demonstrations, and those of the documents that fill it up
 CHUNK, CHUNK_CHARACTERS = 256, 1 << 22  # documents worked on at a time
 SECONDS = 60  # between two lines about how fast it goes
 FILE = "collection.json"
+
+_NONE = np.zeros(0, np.uint64)
 
 
 @dataclass
@@ -73,8 +75,8 @@ class State:
 
 def report_of(values: dict[str, Any]) -> Report:
     """A decontamination report from its fields, by way of JSON."""
-    counters = {name: Counter(values[name]) for name in ("removed", "benchmarks")}
-    return Report(**values | counters)
+    counters: dict[str, Any] = {name: Counter(values[name]) for name in ("removed", "benchmarks")}
+    return Report(**{**values, **counters})
 
 
 def collect(config: CollectionConfig, context: Context) -> Metrics:
@@ -231,6 +233,9 @@ class _Collection:
     def _shard(self, number: int) -> Path:
         return self.home / f"{number:05}.parquet"
 
+    def _digest_file(self, number: int) -> Path:
+        return self.home / f"{number:05}.npz"
+
     def _flush(self) -> None:
         """Write a shard, then the state that says so: a shard without it is written again."""
         import pyarrow
@@ -240,9 +245,9 @@ class _Collection:
         parquet.write_table(
             pyarrow.Table.from_pylist(self._rows, schema=schema()), self._shard(state.shards), compression="zstd"
         )
+        digests = {name: np.concatenate([_NONE, *parts]) for name, parts in self._digests.items()}
         np.savez(
-            self.home / f"{state.shards:05}.npz",
-            **{name: np.concatenate([np.zeros(0, np.uint64), *parts]) for name, parts in self._digests.items()},
+            self._digest_file(state.shards), documents=digests["documents"], demonstrations=digests["demonstrations"]
         )
         with (self.home / "signatures").open("ab") as file:
             for part in self._signatures:
@@ -260,7 +265,7 @@ class _Collection:
         file = self.home / "state.json"
         state = State.of(json.loads(file.read_text())) if file.exists() else State()
         for number in range(state.shards):
-            with np.load(self.home / f"{number:05}.npz") as digests:
+            with np.load(self._digest_file(number)) as digests:
                 self.documents.add(digests["documents"])
                 self.demonstrations.add(digests["demonstrations"])
         signatures = self.home / "signatures"
@@ -284,15 +289,13 @@ class Tally:
 
     def add(self, table: Any) -> None:
         """Count a table of a shard."""
-        import pyarrow.compute as compute
-
-        lines = compute.list_value_length(table["lines"]).to_numpy()
+        lines = _lengths(table["lines"])
         tokens = table["tokens"].to_numpy()
         self.demonstrations += len(table)
         self.lines += int(lines.sum())
-        self.boundaries += int(compute.list_value_length(table["boundaries"]).to_numpy().sum())
+        self.boundaries += int(_lengths(table["boundaries"]).sum())
         self.tokens += int(tokens.sum())
-        for row in compute.value_counts(table["licence"]).to_pylist():
+        for row in table["licence"].value_counts().to_pylist():
             self.licences[row["values"]] += row["counts"]
         for counter, values in ((self.by_lines, lines), (self.by_tokens, tokens)):
             bins, counts = np.unique(np.ceil(np.log2(np.maximum(values, 1))).astype(int), return_counts=True)
@@ -316,6 +319,13 @@ def schema() -> Any:
     lists = {"lines": pyarrow.list_(text), "boundaries": pyarrow.list_(number)}
     names = ("id", "prompt", "lines", "boundaries", "reference", "licence", "tokens")
     return pyarrow.schema([(name, lists.get(name, number if name == "tokens" else text)) for name in names])
+
+
+def _lengths(column: Any) -> np.ndarray:
+    """Of the lists of a table's column."""
+    import pyarrow.compute as compute
+
+    return compute.call_function("list_value_length", [column]).to_numpy()
 
 
 def _chunks(documents: Iterator[Document]) -> Iterator[list[Document]]:

@@ -76,7 +76,9 @@ class MinHash:
             codes[start : start + len(tokens)] = [self._code(token) for token in tokens]
         shingles = _mixed(rolling(codes, SHINGLE))
         # Those that begin among a document's empty tokens reach into the next; they are left out below.
-        own = np.repeat(starts[:-1] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) + np.arange(lengths.sum())
+        own = np.repeat(starts[:-1] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) + np.arange(
+            lengths.sum()
+        )
         shingles, firsts = shingles[own], np.concatenate([[0], np.cumsum(lengths)[:-1]])
         found = np.empty((len(documents), PERMUTATIONS), np.uint16)
         for column in range(PERMUTATIONS):
@@ -116,7 +118,9 @@ class Signatures:
         with self.path.open("rb") as file:
             for start in range(0, len(one), ROWS):
                 part = slice(start, start + ROWS)
-                found[part] = (self._gather(file.fileno(), one[part]) == self._gather(file.fileno(), other[part])).mean(1)
+                found[part] = (self._gather(file.fileno(), one[part]) == self._gather(file.fileno(), other[part])).mean(
+                    1
+                )
         return found
 
     def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from ra3core.errors import UserError
 from ra3core.filters import FilterConfig
 from ra3core.stage import Context
 
-WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu".split()
+WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"]
 
 
 def function(i: int, lines: int = 6) -> str:
@@ -48,7 +48,7 @@ def context(data: Path, home: Path, **inputs: Path) -> Context:
     return Context({"data": data, **inputs}, home / "out", home / "scratch")
 
 
-def rows(path: Path, found: list[Mapping[str, Any]]) -> str:
+def rows(path: Path, found: Sequence[Mapping[str, Any]]) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in found))
     return f"jsonl:{path}"
 
@@ -132,7 +132,9 @@ def test_a_killed_collection_goes_on_and_makes_the_same(
     monkeypatch.setattr(module, "SHARD", 8)
     monkeypatch.setattr(module, "CHUNK", 4)
     documents = [{"text": function(i % 30).replace("def f", "def g" if i >= 30 else "def f")} for i in range(50)]
-    config = CollectionConfig(source=rows(tmp_path / "rows.jsonl", documents), filters=FilterConfig(near_duplicates=0.5))
+    config = CollectionConfig(
+        source=rows(tmp_path / "rows.jsonl", documents), filters=FilterConfig(near_duplicates=0.5)
+    )
     whole = context(data, tmp_path / "whole")
     expected = collect(config, whole)
     assert expected["near_duplicates"] > 0
@@ -165,9 +167,7 @@ def test_a_killed_collection_goes_on_and_makes_the_same(
     assert all((stage.out / name).read_bytes() == (whole.out / name).read_bytes() for name in names)
 
 
-def test_a_draw_over_many_shards_is_that_over_one(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_draw_over_many_shards_is_that_over_one(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = rows(tmp_path / "rows.jsonl", [{"text": function(i), "license": f"l{i % 3}"} for i in range(40)])
     config = CorpusConfig(source=source, demonstrations=25)
     once = context(data, tmp_path / "once")
@@ -233,7 +233,9 @@ def test_the_card(data: Path, tmp_path: Path) -> None:
     stage = context(data, tmp_path)
     prepare_demonstrations(CorpusConfig(source=source, demonstrations=4), stage)
     card = (stage.out / "data_card.md").read_text()
-    assert card.startswith("# Data card: demonstrations\n\n4 of 6 demonstrations, drawn uniformly with seed 0: 24 lines, ")
+    assert card.startswith(
+        "# Data card: demonstrations\n\n4 of 6 demonstrations, drawn uniformly with seed 0: 24 lines, "
+    )
     assert f"| source | `{source}` |" in card and "| MIT | 6 | 4 |" in card
     assert "| `not_python`: does not parse as Python | documents | 1 |" in card
     assert "| reading ended at | its end |" in card
