@@ -30,7 +30,8 @@ def tuned(
     """Every arm's rate in the M-step, and of every model that RLVR starts from the rate in RLVR.
 
     made: the run's stages so far, "stage/seed"; is given the validation tasks and the choices, tune_<arm> and
-    tune_<arm>_rlvr. others: is given the trials. texts: of the benchmarks, held out of the corpora. Without tuning the rates are the configuration's.
+    tune_<arm>_rlvr. others: is given the trials. texts: of the benchmarks, held out of the corpora. Without tuning the
+    rates are the configuration's.
     """
     config, tuning = session.config, session.config.tuning
     m_step: Rates = {**config.arms.m_step_learning_rates}

@@ -49,10 +49,7 @@ def asked(config: RunConfig, root: Path) -> list[Asked]:
         if entry.name == EMBEDDED:
             found.append(Asked(evaluation.settled(entry, {}), None))
         else:
-            data = None if entry.data is None else Path(entry.data).expanduser().resolve()
-            if data is not None and not data.exists():
-                raise UserError(f"evaluation.benchmarks: {entry.name}: {data}: no such file")
-            benchmark = benchmarks.load(entry.name, data)
+            data, benchmark = _loaded(entry)
             settled = evaluation.settled(entry, asdict(benchmark.decoding))
             found.append(Asked(settled, _external(entry, data, benchmark, root), _texts(entry, benchmark, root)))
     return found
@@ -137,6 +134,20 @@ def submit_evaluate(
             unmapped(rank),
         )
     return evaluate.submit(session, seed, label, model, tasks, config, rank=rank, shards=shards), shards
+
+
+def held_out_by(config: RunConfig, root: Path) -> dict[str, Artifact]:
+    """As `held_out`, for who does not evaluate."""
+    further = [entry for entry in config.evaluation.benchmarks if entry.name != EMBEDDED]
+    return {f"{PREFIX}{entry.slug}": _texts(entry, _loaded(entry)[1], root) for entry in further}
+
+
+def _loaded(entry: BenchmarkEntry) -> tuple[Path | None, benchmarks.Benchmark]:
+    """A benchmark and its file, if it is not from the hub."""
+    data = None if entry.data is None else Path(entry.data).expanduser().resolve()
+    if data is not None and not data.exists():
+        raise UserError(f"evaluation.benchmarks: {entry.name}: {data}: no such file")
+    return data, benchmarks.load(entry.name, data)
 
 
 def _texts(entry: BenchmarkEntry, benchmark: benchmarks.Benchmark, root: Path) -> Artifact:

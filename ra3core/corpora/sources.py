@@ -222,7 +222,8 @@ def files(text: str, scheme: str) -> list[Path]:
         elif path.is_file():
             of_part = [path]
         else:
-            of_part = sorted(p for name in glob.glob(part, recursive=True) if (p := Path(name)).is_file())
+            matches = glob.glob(part, recursive=True)  # noqa: PTH207, Path's refuses some patterns with a ValueError
+            of_part = sorted(p for p in map(Path, matches) if p.is_file())
         if not of_part:
             what = f"a folder with .{suffixes[0]} files" if path.is_dir() else "a file, a folder, or a pattern of files"
             raise UserError(f"corpus.source {scheme}:{text}: {part}: no such file, expected {what}")
