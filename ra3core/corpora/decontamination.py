@@ -7,9 +7,11 @@ The paper does not describe its own check; public practice is n-gram overlap. A 
 2. **plan**: it is a labelled-steps program or outline whose plan contains the plan of an evaluation task: the ordered
    skills, whatever their labels, their wording, the distractor, or the code;
 3. **overlap**: it holds more than `max_overlap` of the n-grams of some evaluation prompt. An n-gram that more than
-   `boilerplate` of the prompts share (and more than two of them) says nothing about any one task and does not count.
+   `boilerplate` of the prompts of its benchmark share (and more than two of them) says nothing about any one task and
+   does not count.
 
-Prompts are compared, not solutions: programs of the embedded suite are put together from the same blocks on purpose,
+Of benchmarks outside the suite reference solutions are indexed too, each as a prompt (held_out.py). Of the suite
+prompts are compared, not solutions: programs of the embedded suite are put together from the same blocks on purpose,
 so two of them share long runs of code without sharing a task; what must not leak is the order of the steps.
 The same rules apply to every corpus: web text, outlines, demonstrations (a user's too) and tasks for RLVR.
 
