@@ -110,7 +110,6 @@ def collect(config: CollectionConfig, context: Context) -> Metrics:
         "documents": state.documents,
         "demonstrations": shown["demonstrations"],
         "tokens": shown["tokens"],
-        "train_tokens": 0,
         "removed": state.report.removed.total(),
         "near_duplicates": state.counts["near_duplicate"],
         "skipped": content["counts"],
@@ -149,7 +148,7 @@ class _Collection:
             self._take(chunk)
             state.position = reader.position()
             total = max(reader.total or 0, state.documents) if most is None else most
-            with log.progress(f"{self.config.source}: documents", total=total, done=state.documents):
+            with log.progress("documents read", total=total, done=state.documents):
                 pass
             now = time.monotonic()
             if now - told > SECONDS:

@@ -19,7 +19,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ class Reader:
                 if skip >= count:
                     skip -= count
                     continue
-                yield from _documents(_parquet_rows(path, skip))
+                yield from (_document(place, row) for place, row in _parquet_rows(path, skip))
                 skip = 0
         except (pyarrow.ArrowException, OSError) as error:
             raise UserError(f"parquet:{rest}: not readable parquet files ({' '.join(str(error).split())})") from error
@@ -153,8 +153,6 @@ class Reader:
             )
             if "stream" in self.start:
                 dataset.load_state_dict(self.start["stream"])
-            elif skip:
-                dataset = dataset.skip(skip)
             splits = dataset.info.splits
             self.total = splits[where.split].num_examples if splits and where.split in splits else None
             rows = iter(dataset)
@@ -267,10 +265,6 @@ def _licence(row: Row) -> str:
     value = next((row[name] for name in LICENCE_COLUMNS if row.get(name)), "")
     names = [str(name).strip() for name in value] if isinstance(value, list | tuple) else [str(value).strip()]
     return " AND ".join(sorted({name for name in names if name}))
-
-
-def _documents(rows: Iterable[tuple[str, Row]]) -> Iterator[Document]:
-    return (_document(place, row) for place, row in rows)
 
 
 def _document(place: str, row: Row, column: str | None = None) -> Document:
