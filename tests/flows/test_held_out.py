@@ -13,6 +13,8 @@ from flows.comparison import comparison
 from ra3core.config import CollectionConfig, RunConfig, RuntimeConfig, load
 from ra3core.corpora.held_out import evaluation_index
 from ra3core.errors import UserError
+from ra3core.evaluation.benchmarks import Problem
+from ra3core.evaluation.benchmarks.humaneval import HumanEval
 from tasks import external
 from tasks.evaluate import asked, held_out, held_out_by
 
@@ -64,6 +66,14 @@ def test_question_and_solution_are_held_out(tmp_path: Path) -> None:
     humaneval(tmp_path / "humaneval.jsonl", canonical_solution="    return sum(xs)\n")
     (after,) = held_out_by(config, tmp_path).values()
     assert after.digest != before.digest
+
+
+def test_a_solution_is_held_out_without_its_question(tmp_path: Path) -> None:
+    """EvalPlus keeps the two as one program: a copy of the body alone would be less than half of it."""
+    question, body = "def total(xs):\n    '''Add all numbers.'''\n", "    result = sum(xs)\n    return result"
+    problem = Problem("0", question.strip() + "\n", "total", row={"reference": f"{question}\n{body}\n"})
+    benchmark = HumanEval("humaneval", "", [problem])
+    assert benchmark.texts() == {"0": problem.prompt, "0/solution": body}
 
 
 def test_the_embedded_tasks_are_known_without_a_word(tmp_path: Path) -> None:

@@ -71,12 +71,12 @@ class Benchmark(ABC):
 
     def texts(self) -> dict[str, str]:
         """What no training document may give away: every problem's question by its id, and its reference solution,
-        where the benchmark's file has one."""
+        where the benchmark's file has one, without the question if that stands ahead of it."""
         found = {}
         for problem in self.problems:
             found[problem.id] = problem.row.get("question") or self.prompt(problem)
             if isinstance(reference := problem.row.get("reference"), str):
-                found[f"{problem.id}/solution"] = reference
+                found[f"{problem.id}/solution"] = reference.strip().removeprefix(problem.prompt.strip()).strip("\n")
         return found
 
     def prepared(self, verifier: Verifier, cache: Path) -> Benchmark:
