@@ -15,9 +15,8 @@ from rich.table import Table
 from flows import named
 from ra3core.config import EStepConfig, RunConfig, RuntimeConfig
 from ra3core.corpora.demonstrations import Demonstration, read_annotated
-from ra3core.corpora.prepare import draw as draw_demonstrations
-from ra3core.corpora.python_source import Cutter
-from ra3core.corpora.sources import load_demonstrations
+from ra3core.corpora.draw import draw
+from ra3core.corpora.snippets import load_demonstrations
 from ra3core.errors import UserError
 from ra3core.stage import Context, StageLog
 from tasks import external
@@ -114,9 +113,10 @@ def calibrate(
 
 
 def _drawn(source: str, config: RunConfig, seed: int, root: Path) -> list[Demonstration]:
-    """As many demonstrations of a source as are measured, those that a run with this seed draws first."""
-    found = islice(load_demonstrations(source, root / "data", Cutter(config.corpus.max_lines)), config.corpus.pool)
-    return draw_demonstrations(found, config.analysis.demonstrations, seed)
+    """As many demonstrations of a source as are measured, drawn as a run with this seed draws them."""
+    corpus = config.corpus
+    found = islice(load_demonstrations(source, root / "data", corpus.max_lines, corpus.filters), corpus.pool)
+    return draw(list(found), config.analysis.demonstrations, seed)
 
 
 def _show(found: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from ra3core.config import RunConfig
 from tasks.base import base
 from tasks.bootstrap import submit_bootstrap
 from tasks.controls import distil, shuffle
-from tasks.corpus import demonstrations
+from tasks.corpus import HeldOut, demonstrations
 from tasks.e_step import e_step
 from tasks.m_step import m_step
 from tasks.rlvr import rlvr
@@ -52,15 +52,16 @@ LOOPS = {
 
 
 def mid_training(
-    session: Session, seed: int, data: Future, corpus: Future, rates: Rates, others: list[Future]
+    session: Session, seed: int, data: Future, corpus: Future, rates: Rates, others: list[Future], texts: HeldOut
 ) -> dict[str, Future]:
     """The base model and every mid-trained arm of the configuration: stage -> artifact to come.
 
-    others: is given what has to be waited for besides.
+    others: is given what has to be waited for besides. texts: of the benchmarks, held out of the demonstrations.
     """
     config, arms = session.config, session.config.arms.mid_trained
     rounds = range(1, config.rounds + 1)
-    made = {"base": base.submit(session, seed, corpus), "demonstrations": demonstrations.submit(session, seed, data)}
+    made = {"base": base.submit(session, seed, corpus)}
+    made["demonstrations"] = demonstrations.submit(session, seed, data, texts)
     start, expert = made["base"], made["demonstrations"]
 
     def annotate(arm: str, label: str, policy: Future, likelihood: Future, changes: Changes) -> Future:

@@ -16,12 +16,12 @@ from ra3core.errors import UserError
 from tasks.analysis import analysis
 from tasks.corpus import corpus, rlvr_tasks
 from tasks.data import data
-from tasks.evaluate import Asked, label, submit_evaluate
+from tasks.evaluate import Asked, held_out, label, submit_evaluate
 from tasks.session import Session
 
 KINDS = (
     *("corpus", "demonstrations", "rlvr_tasks", "base", "e_step", "bootstrap", "m_step", "rlvr", "evaluate"),
-    *("distil", "shuffle", "validation", "tune", "analysis"),
+    *("collection", "distil", "shuffle", "validation", "tune", "analysis"),
 )
 
 
@@ -35,12 +35,13 @@ def comparison(
     config, first = session.config, session.config.seed
     others: list[Future] = []
     made: dict[str, Future] = {"data": data.submit(session)}
-    made[f"corpus/{first}"] = shared = corpus.submit(session, first, made["data"])
+    texts = held_out(benchmarks)
+    made[f"corpus/{first}"] = shared = corpus.submit(session, first, made["data"], texts)
     if rl:
-        made[f"rlvr_tasks/{first}"] = rlvr_tasks.submit(session, first, made["data"])
-    m_step_rates, rlvr_rates = tuned(session, point, made, others, rl=rl)
+        made[f"rlvr_tasks/{first}"] = rlvr_tasks.submit(session, first, made["data"], texts)
+    m_step_rates, rlvr_rates = tuned(session, point, made, others, texts, rl=rl)
     for seed in range(first, first + config.seeds):
-        arms = mid_training(session, seed, made["data"], shared, m_step_rates, others)
+        arms = mid_training(session, seed, made["data"], shared, m_step_rates, others, texts)
         if rl:
             arms |= after_rlvr(session, seed, arms, made[f"rlvr_tasks/{first}"], rlvr_rates)
         arms |= analyses(session, seed, arms)

@@ -111,13 +111,13 @@ class Composition(ABC):
         rank: int = 0,
         shards: Sequence[Artifact] = (),
     ) -> _Done:
-        """Note the stage. Raises ValueError when its name is taken: the composition has a mistake."""
+        """Note the stage. Raises ValueError when its name is another stage's: the composition has a mistake."""
         name = f"{self.title}{label}/{seed}"
-        if name in self.stages:
-            raise ValueError(f"{name} is asked for twice")
         digests = {role: artifact.digest for role, artifact in inputs.items()}
         content = json.dumps([kind, config.model_dump(mode="json"), digests, seed], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+        if name in self.stages and self.stages[name].digest != digest:
+            raise ValueError(f"{name} is asked for twice, in two ways")
         self.stages[name] = Stage(name, label, kind, function, config, inputs, seed, digest)
         return _Done(self.artifact(self.stages[name]))
 

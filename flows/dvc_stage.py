@@ -135,8 +135,10 @@ class Pipeline:
         session, seed, label = self.session, self.config.seed, LABELS.get(name, name)
         if name in ("corpus", "demonstrations", "rlvr_tasks"):
             from tasks import corpus as corpora
+            from tasks.evaluate import held_out_by
 
-            return call(getattr(corpora, name), session, seed, self.input("data"))
+            texts = held_out_by(self.config, session.runtime.root)
+            return call(getattr(corpora, name), session, seed, self.input("data"), texts)
         if name == "base":
             from tasks.base import base
 

@@ -36,7 +36,7 @@ from ra3core.plan.machines import Machine
 from ra3core.plan.memory import Memory
 from ra3core.plan.shapes import Shape, local_folder, shape_of
 from ra3core.plan.work import Counts, Work
-from tasks.evaluate import Asked, external_digest
+from tasks.evaluate import Asked, external_digest, texts_digest
 from tasks.versioning import recorded_digest
 
 DEVICE = "cuda"
@@ -190,11 +190,13 @@ def benchmarks(config: RunConfig, store: Store | None = None) -> list[Asked]:
             raise UserError(f"evaluation.benchmarks: {entry.name}: expected one of {expected}")
         official = {name: value for name, value in asdict(known).items() if name not in ("problems", "prompt")}
         tasks = outside(entry.slug, f"{_UNREAD} {entry.name}")
+        texts = outside(f"{entry.slug}-texts", f"{_UNREAD} texts of {entry.name}")
         data = None if entry.data is None else Path(entry.data).expanduser().resolve()
         if look and data is not None and data.is_file() and data.stat().st_size <= READ_TASKS:
             read = load_benchmark(entry.name, data)
             tasks = Store.external(entry.slug, data, external_digest(entry, data, read), {"tasks": len(read.problems)})
-        found.append(Asked(evaluation.settled(entry, official), tasks))
+            texts = Store.external(texts.manifest.stage, data, texts_digest(entry, read.texts()))
+        found.append(Asked(evaluation.settled(entry, official), tasks, texts))
     return found
 
 

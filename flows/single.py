@@ -24,7 +24,7 @@ from ra3core.config import BenchmarkEntry, load
 from tasks import external
 from tasks.corpus import rlvr_tasks
 from tasks.data import data
-from tasks.evaluate import asked, label, submit_evaluate
+from tasks.evaluate import asked, held_out, label, submit_evaluate
 from tasks.rlvr import rlvr as rlvr_stage
 from tasks.session import Session, stage_task
 from tasks.tracking import flatten_metrics
@@ -103,7 +103,7 @@ def _one_model(
         made: dict[str, Future] = {"data": data.submit(session), "model": given.submit(session, model)}
         models, shards = {"model": made["model"]}, []
         if train:
-            made["rlvr_tasks"] = rlvr_tasks.submit(session, config.seed, made["data"])
+            made["rlvr_tasks"] = rlvr_tasks.submit(session, config.seed, made["data"], held_out(wanted))
             made["rlvr"] = models["rlvr"] = rlvr_stage.submit(
                 session, config.seed, "rlvr", made["model"], made["rlvr_tasks"]
             )

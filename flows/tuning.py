@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from flows.arms import CONTROL, Future, Rates, after_rlvr, mid_training, stage_of
 from ra3core.arms import TuningConfig
 from ra3core.config import EMBEDDED, BenchmarkConfig, BenchmarkEntry, RunConfig
+from tasks.corpus import HeldOut
 from tasks.evaluate import submit_evaluate
 from tasks.session import Session
 from tasks.tune import tune, validation
@@ -24,12 +25,13 @@ Train = Callable[[Session, int], Mapping[str, Future]]
 
 
 def tuned(
-    session: Session, point: Point, made: dict[str, Future], others: list[Future], *, rl: bool
+    session: Session, point: Point, made: dict[str, Future], others: list[Future], texts: HeldOut, *, rl: bool
 ) -> tuple[Rates, Rates]:
     """Every arm's rate in the M-step, and of every model that RLVR starts from the rate in RLVR.
 
     made: the run's stages so far, "stage/seed"; is given the validation tasks and the choices, tune_<arm> and
-    tune_<arm>_rlvr. others: is given the trials. Without tuning the rates are the configuration's.
+    tune_<arm>_rlvr. others: is given the trials. texts: of the benchmarks, held out of the corpora. Without tuning the
+    rates are the configuration's.
     """
     config, tuning = session.config, session.config.tuning
     m_step: Rates = {**config.arms.m_step_learning_rates}
@@ -63,13 +65,13 @@ def tuned(
             "m_step",
             values,
             config.arms.mid_trained,
-            lambda here, seed: mid_training(here, seed, data, corpus, {}, others),
+            lambda here, seed: mid_training(here, seed, data, corpus, {}, others, texts),
         )
     if (values := tuning.rlvr_learning_rates) and rl:
         problems = made[f"rlvr_tasks/{first}"]
 
         def reinforced(here: Session, seed: int) -> Mapping[str, Future]:
-            models = mid_training(here, seed, data, corpus, m_step, others)
+            models = mid_training(here, seed, data, corpus, m_step, others, texts)
             return models | after_rlvr(here, seed, models, problems, {})
 
         chosen = choose("rlvr", values, config.arms.after_rlvr, reinforced)

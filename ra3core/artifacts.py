@@ -7,8 +7,9 @@ written last.
             and the code it runs (`code_digest`). The same key is the same work, done once.
     digest  what came out: the relative path, size and sha256 of every file. Two builds with equal content have equal
             digests, so a change of code that changes no byte rebuilds one stage and none that follows it. The step-wise
-            metrics (metrics.jsonl: it may hold seconds) and names that start with "." are listed and verified like
-            every other file, but are not part of the digest.
+            metrics (metrics.jsonl: it may hold seconds), what else is about the result (ra3core.stage.ABOUT) and names
+            that start with "." are listed and verified like every other file, but are not part of the digest: a
+            corpus that a further benchmark takes nothing from is the same corpus.
 
 A hit is verified, every byte of it, before it is used; a damaged or incomplete artifact is removed with a warning and
 counts as missing. Work is done in a hidden sibling folder and renamed, so that nothing half-written is ever visible;
@@ -39,7 +40,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ra3core.errors import UserError
 from ra3core.fingerprint import code_digest
-from ra3core.stage import METRICS_FILE, Context, Metrics, StageLog
+from ra3core.stage import ABOUT, METRICS_FILE, Context, Metrics, StageLog
 
 __all__ = ["MANIFEST", "Artifact", "Manifest", "Store", "code_digest", "content_digest", "load_artifact"]
 
@@ -358,7 +359,7 @@ def _digest(files: Mapping[str, FileEntry]) -> str:
     content = [
         (name, entry.size, entry.sha256)
         for name, entry in sorted(files.items())
-        if name != METRICS_FILE and not any(part.startswith(".") for part in name.split("/"))
+        if name not in ABOUT and not any(part.startswith(".") for part in name.split("/"))
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

@@ -26,6 +26,7 @@ from pydantic import (
 
 from ra3core.arms import ArmsConfig, TuningConfig
 from ra3core.errors import UserError
+from ra3core.filters import FilterConfig
 from ra3core.section import NonNegative, Positive, Rate, Section, Share
 from ra3core.task_set import RLVRTasksConfig
 
@@ -50,16 +51,24 @@ class DataConfig(Section):
     commented: Share = 0.15  # share of web programs with comments
 
 
-class CorpusConfig(Section):
-    """Which demonstrations this run trains on, and what decontamination removes."""
+class CollectionConfig(Section):
+    """What is read of a source, what of it is left out, and what decontamination removes."""
 
-    source: str = "embedded"  # embedded | python:FOLDER | parquet:FILE | jsonl:FILE | hub:NAME[:SPLIT[:COLUMN]]
-    demonstrations: Positive = 1_500  # how many this run draws, with the run's seed
+    source: str = "embedded"  # embedded | python:FOLDER | parquet:FILES | jsonl:FILES | hub:NAME[:SPLIT[:COLUMN]]
+    pool: Positive = 100_000  # demonstrations read from the source before the draw
+    documents: Positive | None = None  # files or rows read from it, at most
+    tokens: Positive | None = None  # stop reading once the demonstrations kept hold so many
     ngram: Positive = 13  # tokens of Python in an overlap
     max_overlap: Share = 0.5  # a document sharing more than this part of a task's n-grams is removed
-    boilerplate: Share = 0.05  # n-grams that more than this part of the evaluation prompts share do not count
-    pool: Positive = 100_000  # demonstrations read from the source before the draw
+    boilerplate: Share = 0.05  # n-grams that more than this part of a benchmark's prompts share do not count
     max_lines: Positive = 40
+    filters: FilterConfig = FilterConfig()
+
+
+class CorpusConfig(CollectionConfig):
+    """Which demonstrations this run trains on, and what decontamination removes."""
+
+    demonstrations: Positive = 1_500  # how many this run draws, with the run's seed
 
 
 class LoraConfig(Section):

@@ -19,7 +19,8 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
 PLUMBING = frozenset(
-    f"{name}.py" for name in ("arms", "artifacts", "config", "errors", "fingerprint", "section", "stage", "task_set")
+    f"{name}.py"
+    for name in ("arms", "artifacts", "config", "errors", "filters", "fingerprint", "section", "stage", "task_set")
 )
 
 _parsing = threading.Lock()  # CPython 3.11's parser fails now and then when two threads build syntax trees

@@ -22,6 +22,9 @@ Metrics = dict[str, Any]
 
 METRICS_FILE = "metrics.jsonl"
 
+ABOUT = frozenset({METRICS_FILE, "decontamination.json", "data_card.md"})
+"""Files of a stage that say how its result was made and what it was checked against, and are no part of the result."""
+
 
 @dataclass
 class StageLog:

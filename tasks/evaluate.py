@@ -7,13 +7,15 @@ benchmark is loaded ahead of everything else, so that a wrong name or a malforme
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ra3core.artifacts import Artifact, Store
 from ra3core.config import EMBEDDED, BenchmarkConfig, BenchmarkEntry, BenchmarkShard, RunConfig
+from ra3core.corpora.held_out import PREFIX, write_texts
 from ra3core.errors import UserError
 from ra3core.evaluation import benchmarks
 from ra3core.evaluation.grading import data_digest, grading_code
@@ -30,10 +32,12 @@ Future: TypeAlias = "PrefectFuture[Artifact]"
 
 @dataclass(frozen=True)
 class Asked:
-    """A benchmark of a run. config: of its stage. tasks: an input of its stage; None for the run's own data."""
+    """A benchmark of a run. config: of its stage. tasks: an input of its stage. texts: what training data must not give
+    away, an input of the corpus stages. Both are None for the run's own data."""
 
     config: BenchmarkConfig
     tasks: Artifact | None
+    texts: Artifact | None = None
 
 
 def asked(config: RunConfig, root: Path) -> list[Asked]:
@@ -47,13 +51,15 @@ def asked(config: RunConfig, root: Path) -> list[Asked]:
         if entry.name == EMBEDDED:
             found.append(Asked(evaluation.settled(entry, {}), None))
         else:
-            data = None if entry.data is None else Path(entry.data).expanduser().resolve()
-            if data is not None and not data.exists():
-                raise UserError(f"evaluation.benchmarks: {entry.name}: {data}: no such file")
-            benchmark = benchmarks.load(entry.name, data)
+            data, benchmark = _loaded(entry)
             settled = evaluation.settled(entry, asdict(benchmark.decoding))
-            found.append(Asked(settled, _external(entry, data, benchmark, root)))
+            found.append(Asked(settled, _external(entry, data, benchmark, root), _texts(entry, benchmark, root)))
     return found
+
+
+def held_out(benchmarks: Sequence[Asked]) -> dict[str, Artifact]:
+    """What the corpus stages are decontaminated against beside the run's data: inputs of theirs, by name."""
+    return {f"{PREFIX}{one.config.slug}": one.texts for one in benchmarks if one.texts is not None}
 
 
 def label(arm: str, benchmark: BenchmarkConfig) -> str:
@@ -138,6 +144,35 @@ def external_digest(entry: BenchmarkEntry, data: Path | None, benchmark: benchma
     """Of a benchmark as an input: its content, and the code that grades it."""
     content = [entry.name, data_digest(benchmark, data), grading_code(benchmark)]
     return hashlib.sha256("/".join(content).encode()).hexdigest()
+
+
+def texts_digest(entry: BenchmarkEntry, texts: Mapping[str, str]) -> str:
+    """Of a benchmark's texts as an input: of the texts alone, so that better grading makes no new corpora."""
+    return hashlib.sha256(json.dumps([entry.slug, texts]).encode()).hexdigest()
+
+
+def held_out_by(config: RunConfig, root: Path) -> dict[str, Artifact]:
+    """As `held_out`, for who does not evaluate."""
+    further = [entry for entry in config.evaluation.benchmarks if entry.name != EMBEDDED]
+    return {f"{PREFIX}{entry.slug}": _texts(entry, _loaded(entry)[1], root) for entry in further}
+
+
+def _loaded(entry: BenchmarkEntry) -> tuple[Path | None, benchmarks.Benchmark]:
+    """A benchmark and its file, if it is not from the hub."""
+    data = None if entry.data is None else Path(entry.data).expanduser().resolve()
+    if data is not None and not data.exists():
+        raise UserError(f"evaluation.benchmarks: {entry.name}: {data}: no such file")
+    return data, benchmarks.load(entry.name, data)
+
+
+def _texts(entry: BenchmarkEntry, benchmark: benchmarks.Benchmark, root: Path) -> Artifact:
+    """A benchmark's texts as an input."""
+    texts = benchmark.texts()
+    digest = texts_digest(entry, texts)
+    home = root / "artifacts" / "external" / digest[:16]
+    home.mkdir(parents=True, exist_ok=True)
+    write_texts(texts, home)
+    return Store.external(f"{entry.slug}-texts", home, digest)
 
 
 def _external(entry: BenchmarkEntry, data: Path | None, benchmark: benchmarks.Benchmark, root: Path) -> Artifact:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ra3core.artifacts import Artifact, Store, content_digest
-from ra3core.corpora.sources import parse_source, source_digest
+from ra3core.corpora.sources import files, parse_source, source_digest
 from ra3core.errors import UserError
 
 
@@ -71,12 +71,16 @@ def absolute(source: str) -> str:
     Raises UserError for a source of no known kind, and when nothing lies there.
     """
     kind, name = parse_source(source)
+    if kind in ("parquet", "jsonl"):
+        absolute_ones = ",".join(str(Path(part).expanduser().absolute()) for part in name.split(","))
+        files(absolute_ones, kind)
+        return f"{kind}:{absolute_ones}"
     path, separator, rest = name.partition(":") if kind == "hub" else (name, "", "")
     folder = Path(path).expanduser()
     if kind == "embedded" or (kind == "hub" and not folder.is_dir()):
         return source
     if not folder.exists():
-        raise UserError(f"corpus.source {source}: no such {'folder' if kind == 'python' else 'file'}")
+        raise UserError(f"corpus.source {source}: no such folder")
     return f"{kind}:{folder.resolve()}{separator}{rest}"
 
 

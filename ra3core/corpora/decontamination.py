@@ -7,9 +7,11 @@ The paper does not describe its own check; public practice is n-gram overlap. A 
 2. **plan**: it is a labelled-steps program or outline whose plan contains the plan of an evaluation task: the ordered
    skills, whatever their labels, their wording, the distractor, or the code;
 3. **overlap**: it holds more than `max_overlap` of the n-grams of some evaluation prompt. An n-gram that more than
-   `boilerplate` of the prompts share (and more than two of them) says nothing about any one task and does not count.
+   `boilerplate` of the prompts of its benchmark share (and more than two of them) says nothing about any one task and
+   does not count.
 
-Prompts are compared, not solutions: programs of the embedded suite are put together from the same blocks on purpose,
+Of benchmarks outside the suite reference solutions are indexed too, each as a prompt (held_out.py). Of the suite
+prompts are compared, not solutions: programs of the embedded suite are put together from the same blocks on purpose,
 so two of them share long runs of code without sharing a task; what must not leak is the order of the steps.
 The same rules apply to every corpus: web text, outlines, demonstrations (a user's too) and tasks for RLVR.
 
@@ -86,12 +88,21 @@ class EvaluationIndex:
     """n-grams, prompts and plans of the evaluation tasks.
 
     prompts: id -> prompt. ngram: tokens. max_overlap, boilerplate: shares, see the module.
+    benchmarks: id -> the benchmark it is of, where there is more than one.
     """
 
-    def __init__(self, prompts: Mapping[str, str], ngram: int, max_overlap: float, boilerplate: float) -> None:
+    def __init__(
+        self,
+        prompts: Mapping[str, str],
+        ngram: int,
+        max_overlap: float,
+        boilerplate: float,
+        benchmarks: Mapping[str, str] | None = None,
+    ) -> None:
         self.ngram = ngram
         self.max_overlap = max_overlap
         self.ids = list(prompts)
+        self.benchmark_of = {task: (benchmarks or {}).get(task, "") for task in prompts}
         tokens = [tokens_of(prompt) for prompt in prompts.values()]
         # A token that no prompt has is coded 0: no n-gram with it can match.
         self._codes = {t: _code(t) for prompt in tokens for t in prompt}
@@ -101,16 +112,15 @@ class EvaluationIndex:
         self._short = {tuple(prompt): task for task, prompt in enumerate(tokens) if 0 < len(prompt) < ngram}
         self._short_lengths = sorted({len(prompt) for prompt in self._short})
 
-        hashes = [_rolling(prompt, ngram) for prompt in self._prompts]
+        hashes = [rolling(prompt, ngram) for prompt in self._prompts]
         distinct = [np.unique(grams) for grams in hashes]
         self._grams, frequency = np.unique(_concatenate(distinct), return_counts=True)  # both (grams,)
         self._anchors = self._find_anchors(hashes, frequency)
 
-        informative = frequency <= max(2.0, boilerplate * len(prompts))
-        self.ignored_ngrams = int((~informative).sum())
         task_of = np.repeat(np.arange(len(distinct)), [len(grams) for grams in distinct])
         gram_of = np.searchsorted(self._grams, _concatenate(distinct))
-        keep = informative[gram_of]
+        keep = self._informative(task_of, gram_of, boilerplate)
+        self.ignored_ngrams = len(np.unique(gram_of[~keep]))
         task_of, gram_of = task_of[keep], gram_of[keep]
         self._sizes = np.bincount(task_of, minlength=len(distinct))  # informative n-grams of each task
         order = np.argsort(gram_of, kind="stable")
@@ -122,12 +132,17 @@ class EvaluationIndex:
         """Number of distinct plans read from the prompts."""
         return len(self._plans)
 
-    def check(self, texts: Sequence[str]) -> list[Finding]:
-        """One finding for each document."""
-        tokens = [tokens_of(text) for text in texts]
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Texts of every benchmark; empty where only one is indexed."""
+        return dict(Counter(name for name in self.benchmark_of.values() if name))
+
+    def check(self, texts: Sequence[str], tokens: Sequence[list[str]] | None = None) -> list[Finding]:
+        """One finding for each document; tokens: of each, where they are known."""
+        tokens = [tokens_of(text) for text in texts] if tokens is None else tokens
         codes = self._encode([token for document in tokens for token in document])
         document_of = np.repeat(np.arange(len(texts)), [len(document) for document in tokens])
-        hashes = _rolling(codes, self.ngram)
+        hashes = rolling(codes, self.ngram)
         if len(hashes) and len(self._grams):
             gram = np.searchsorted(self._grams, hashes).clip(max=len(self._grams) - 1)
             inside = document_of[: len(hashes)] == document_of[self.ngram - 1 :]  # not across two documents
@@ -149,6 +164,14 @@ class EvaluationIndex:
                 reason = "overlap"
             findings.append(Finding(reason, task, float(overlap[i]), len(tokens[i])))
         return findings
+
+    def _informative(self, task_of: np.ndarray, gram_of: np.ndarray, boilerplate: float) -> np.ndarray:
+        """Which pairs of a task and an n-gram count: those whose n-gram is no boilerplate of the task's benchmark."""
+        names, benchmark = np.unique([self.benchmark_of[task] for task in self.ids], return_inverse=True)
+        limits = np.maximum(2.0, boilerplate * np.bincount(benchmark, minlength=len(names)))
+        pairs = benchmark[task_of] * max(len(self._grams), 1) + gram_of
+        _, which, counts = np.unique(pairs, return_inverse=True, return_counts=True)
+        return counts[which] <= limits[benchmark[task_of]]
 
     def _encode(self, tokens: Sequence[str]) -> np.ndarray:
         return np.fromiter((self._codes.get(token, 0) for token in tokens), np.uint64, len(tokens))
@@ -222,13 +245,14 @@ class Report:
     documents: int = 0
     tokens: int = 0  # of the documents kept
     removed: Counter[str] = field(default_factory=Counter)  # by reason
+    benchmarks: Counter[str] = field(default_factory=Counter)  # removed, by benchmark, where there is more than one
     histogram: list[int] = field(default_factory=lambda: [0] * BINS)  # documents by largest overlap
     largest_kept: float = 0.0
     examples: list[dict[str, Any]] = field(default_factory=list)
     rechecked: int = 0
 
-    def record(self, text: str, finding: Finding) -> None:
-        """Count one document."""
+    def record(self, text: str, finding: Finding, benchmark: str = "") -> None:
+        """Count one document; benchmark: of the task that is found in it."""
         self.documents += 1
         self.histogram[min(int(finding.overlap * BINS), BINS - 1)] += 1
         if finding.reason is None:
@@ -236,6 +260,7 @@ class Report:
             self.largest_kept = max(self.largest_kept, finding.overlap)
             return
         self.removed[finding.reason] += 1
+        self.benchmarks.update([benchmark] if benchmark else [])
         if len(self.examples) < EXAMPLES:
             example = {"task": finding.task, "reason": finding.reason, "overlap": round(finding.overlap, 4)}
             self.examples.append({**example, "document": text[:500]})
@@ -246,6 +271,7 @@ class Report:
             "documents": self.documents,
             "removed": self.removed.total(),
             "removed_by": {reason: self.removed[reason] for reason in ("prompt", "plan", "overlap")},
+            **({"removed_for": dict(sorted(self.benchmarks.items()))} if self.benchmarks else {}),
             "tokens_kept": self.tokens,
             "largest_overlap_kept": round(self.largest_kept, 4),
             "overlap_histogram": self.histogram,
@@ -261,7 +287,7 @@ def clean(
     for batch in _batches(documents):
         texts = [text(document) for document in batch]
         for document, document_text, finding in zip(batch, texts, index.check(texts), strict=True):
-            report.record(document_text, finding)
+            report.record(document_text, finding, index.benchmark_of.get(finding.task or "", ""))
             if finding.reason is None:
                 yield document
 
@@ -288,7 +314,7 @@ def _code(token: str) -> np.uint64:
     return np.uint64(int.from_bytes(blake2b(token.encode("utf-8", "surrogatepass"), digest_size=8).digest()) | 1)
 
 
-def _rolling(codes: np.ndarray, ngram: int) -> np.ndarray:
+def rolling(codes: np.ndarray, ngram: int) -> np.ndarray:
     """Hash of every n-gram: sum of code_j * MULTIPLIER**(n - 1 - j) modulo 2**64; (tokens,) -> (tokens - n + 1,)."""
     count = len(codes) - ngram + 1
     if count <= 0:

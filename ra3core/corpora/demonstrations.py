@@ -24,6 +24,8 @@ from typing import Any
 from ra3core.errors import UserError
 
 COMMENT = "#"
+COLUMNS = ("id", "prompt", "lines", "boundaries", "reference")
+_PLAIN = (tokenize.NAME, tokenize.OP, tokenize.NUMBER)
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Demonstration:
         (not inside a string, not after a backslash, not ahead of a blank line).
     reference: rationales a human or the generator wrote, by line index; never shown to a model that is being
         trained, kept for comparison.
+    licence: of the code, as its source names it; "" where it names none.
     """
 
     id: str
@@ -43,6 +46,7 @@ class Demonstration:
     lines: tuple[str, ...]
     boundaries: tuple[int, ...]
     reference: Mapping[int, str] = field(default_factory=dict)
+    licence: str = ""
 
     @property
     def text(self) -> str:
@@ -131,15 +135,17 @@ def rows_inside_tokens(tokens: Iterable[tokenize.TokenInfo]) -> set[int]:
     """
     inside: set[int] = set()
     open_strings: list[int] = []  # rows on which the f-strings that are open start: tokens of their own from 3.12 on
-    for token in tokens:
-        name = tokenize.tok_name[token.type]
-        if name == "ERRORTOKEN" and not token.string.isspace():  # Python 3.11 goes on, later ones raise
-            raise SyntaxError(f"unexpected {token.string!r} in line {token.start[0]}")
+    for kind, text, start, end, _ in tokens:
+        if kind in _PLAIN:
+            continue  # names, operators and numbers lie on one row: most of all tokens
+        name = tokenize.tok_name[kind]
+        if name == "ERRORTOKEN" and not text.isspace():  # Python 3.11 goes on, later ones raise
+            raise SyntaxError(f"unexpected {text!r} in line {start[0]}")
         if name in ("FSTRING_START", "TSTRING_START"):
-            open_strings.append(token.start[0])
-        start = open_strings.pop() if name in ("FSTRING_END", "TSTRING_END") else token.start[0]
+            open_strings.append(start[0])
+        first = open_strings.pop() if name in ("FSTRING_END", "TSTRING_END") else start[0]
         if name not in ("NEWLINE", "NL", "INDENT", "DEDENT"):
-            inside.update(range(start + 1, token.end[0] + 1))
+            inside.update(range(first + 1, end[0] + 1))
     return inside
 
 
@@ -196,24 +202,30 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> list[dict[str, Any]]:
 
 
 def write_demonstrations(demonstrations: Iterable[Demonstration], path: Path) -> None:
-    """Columns: id, prompt, lines (list of str), boundaries (list of int), reference (JSON object)."""
-    write_rows((_row(d) for d in demonstrations), path)
+    """Columns: id, prompt, lines (list of str), boundaries (list of int), reference (JSON object), and licence if some
+    have one."""
+    demonstrations = list(demonstrations)
+    licensed = any(d.licence for d in demonstrations)
+    write_rows((demonstration_row(d, licensed) for d in demonstrations), path)
 
 
 def read_demonstrations(path: Path) -> list[Demonstration]:
     """The demonstrations of a file that `write_demonstrations` wrote."""
-    return [_demonstration(row) for row in read_rows(path, ("id", "prompt", "lines", "boundaries", "reference"))]
+    return [demonstration_of(row) for row in read_rows(path, COLUMNS)]
 
 
 def write_annotated(annotated: Iterable[Annotated], path: Path) -> None:
     """As `write_demonstrations`, with `rationales` (JSON object: line index -> text)."""
-    write_rows((_row(a.demonstration) | {"rationales": _dump(a.rationales)} for a in annotated), path)
+    annotated = list(annotated)
+    licensed = any(a.demonstration.licence for a in annotated)
+    rows = (demonstration_row(a.demonstration, licensed) | {"rationales": _dump(a.rationales)} for a in annotated)
+    write_rows(rows, path)
 
 
 def read_annotated(path: Path) -> list[Annotated]:
     """The annotated demonstrations of a file that `write_annotated` wrote."""
-    rows = read_rows(path, ("id", "prompt", "lines", "boundaries", "reference", "rationales"))
-    return [annotate(_demonstration(row), _load(row["rationales"])) for row in rows]
+    rows = read_rows(path, (*COLUMNS, "rationales"))
+    return [annotate(demonstration_of(row), _load(row["rationales"])) for row in rows]
 
 
 def write_tasks(tasks: Iterable[Task], path: Path) -> None:
@@ -247,23 +259,27 @@ def read_tasks(path: Path) -> list[Task]:
     ]
 
 
-def _row(demonstration: Demonstration) -> dict[str, Any]:
-    return {
+def demonstration_row(demonstration: Demonstration, licensed: bool = True) -> dict[str, Any]:
+    """One row of a file; licensed: with the column licence."""
+    row: dict[str, Any] = {
         "id": demonstration.id,
         "prompt": demonstration.prompt,
         "lines": list(demonstration.lines),
         "boundaries": list(demonstration.boundaries),
         "reference": _dump(demonstration.reference),
     }
+    return row | {"licence": demonstration.licence} if licensed else row
 
 
-def _demonstration(row: Mapping[str, Any]) -> Demonstration:
+def demonstration_of(row: Mapping[str, Any]) -> Demonstration:
+    """The demonstration of such a row."""
     return Demonstration(
         id=row["id"],
         prompt=row["prompt"],
         lines=tuple(row["lines"]),
         boundaries=tuple(row["boundaries"]),
         reference=_load(row["reference"]),
+        licence=row.get("licence", ""),
     )
 
 

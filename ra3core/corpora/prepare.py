@@ -9,26 +9,21 @@ Alone: `dvc repro corpus`, `dvc repro demonstrations`, `dvc repro rlvr_tasks`; i
 
 from __future__ import annotations
 
-import heapq
 import json
-import random
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ra3core.config import CorpusConfig
+from ra3core.corpora.card import CARD, data_card
+from ra3core.corpora.collect import FILE as COLLECTION
+from ra3core.corpora.collect import collect, report_of
 from ra3core.corpora.decontamination import BATCH, EvaluationIndex, Report, clean, recheck
-from ra3core.corpora.demonstrations import (
-    Demonstration,
-    Task,
-    read_demonstrations,
-    read_tasks,
-    write_demonstrations,
-    write_tasks,
-)
-from ra3core.corpora.python_source import Cutter
-from ra3core.corpora.sources import load_demonstrations
+from ra3core.corpora.demonstrations import Task, read_tasks, write_tasks
+from ra3core.corpora.draw import drawn, write_drawn
+from ra3core.corpora.held_out import evaluation_index
 from ra3core.errors import UserError
 from ra3core.stage import Context, Metrics
 
@@ -40,7 +35,7 @@ def prepare_corpus(config: CorpusConfig, context: Context) -> Metrics:
 
     Metrics: documents, outlines (kept), removed, tokens (of decontamination's tokeniser: an estimate).
     """
-    index = _index(config, context)
+    index = evaluation_index(config, context.inputs)
     reports: dict[str, Report] = {}
     with context.log.progress("corpus", total=len(WEB_FILES)) as advance:
         for name in WEB_FILES:
@@ -62,43 +57,48 @@ def prepare_corpus(config: CorpusConfig, context: Context) -> Metrics:
 def prepare_demonstrations(config: CorpusConfig, context: Context) -> Metrics:
     """demonstrations.parquet: `config.demonstrations` of the source's clean ones, drawn with the run's seed.
 
-    A source with fewer gives all it has, and the log says so. At most `config.pool` are read before the draw.
-    Metrics: demonstrations (drawn), available (clean), removed, lines, boundaries, tokens (an estimate, of all
-    available), skipped (by reason).
+    inputs["collection"]: everything usable of the source (collect.py), which seeds share; without it, it is collected
+    here. A source with fewer gives all it has, and the log says so. data_card.md says what they are.
+    Metrics: demonstrations (drawn), available (clean, no near duplicates), removed, near_duplicates, lines, boundaries,
+    tokens (an estimate, of all available), skipped (by reason).
     """
-    index = _index(config, context)
-    report = Report()
-    cutter = Cutter(config.max_lines)
-    found = islice(load_demonstrations(config.source, context.inputs["data"], cutter), config.pool)
-    drawn = draw(clean(_counted(found, context), _program, index, report), config.demonstrations, context.seed)
-    available = report.documents - report.removed.total()
-    if not drawn:
-        raise UserError(f"corpus.source {config.source}: every demonstration gives an evaluation task away")
-    if len(drawn) < config.demonstrations:
+    folder = context.inputs.get("collection")
+    if folder is None:
+        folder = context.scratch / "collected"
+        folder.mkdir(parents=True, exist_ok=True)
+        collect(config, replace(context, out=folder))
+    collection = json.loads((folder / COLLECTION).read_text())
+    available = collection["demonstrations"]
+    order = drawn(available, config.demonstrations, context.seed)
+    if len(order) < config.demonstrations:
         context.log.message(
             f"{config.source} has {available} demonstrations, fewer than corpus.demonstrations = "
             f"{config.demonstrations}: all of them are used"
         )
-    if report.documents == config.pool:
-        context.log.message(f"only the first corpus.pool = {config.pool} demonstrations of {config.source} were read")
+    if collection["limit"]:
+        setting = f"corpus.{collection['limit']} = {getattr(config, collection['limit'])}"
+        context.log.message(f"{config.source} was read up to {setting}")
     path = context.out / "demonstrations.parquet"
-    write_demonstrations(drawn, path)
-    recheck((d.text for d in read_demonstrations(path)), index, report)
+    tally = write_drawn(folder, order, path, context.scratch)
+    index, report = evaluation_index(config, context.inputs), report_of(collection["report"])
+    recheck(_programs(path), index, report)
     _write_report(context, index, {"demonstrations": report})
+    (context.out / CARD).write_text(data_card(config, collection, tally, report, index, context.seed))
     return {
-        "demonstrations": len(drawn),
+        "demonstrations": tally.demonstrations,
         "available": available,
         "removed": report.removed.total(),
-        "lines": sum(len(d.lines) for d in drawn),
-        "boundaries": sum(len(d.boundaries) for d in drawn),
-        "tokens": report.tokens,
-        "skipped": {name: n for name, n in sorted(cutter.counts.items()) if name not in ("files", "kept")},
+        "near_duplicates": collection["counts"].get("near_duplicate", 0),
+        "lines": tally.lines,
+        "boundaries": tally.boundaries,
+        "tokens": collection["tokens"],
+        "skipped": collection["counts"],
     }
 
 
 def prepare_rlvr_tasks(config: CorpusConfig, context: Context) -> Metrics:
     """rlvr_tasks.parquet without tasks that give an evaluation task away. Metrics: tasks (kept), removed, tests."""
-    index = _index(config, context)
+    index = evaluation_index(config, context.inputs)
     report = Report()
     path = context.out / "rlvr_tasks.parquet"
     tasks = list(clean(read_tasks(context.inputs["data"] / "rlvr_tasks.parquet"), _prompt, index, report))
@@ -115,36 +115,18 @@ def prepare_rlvr_tasks(config: CorpusConfig, context: Context) -> Metrics:
     }
 
 
-def draw(demonstrations: Iterable[Demonstration], count: int, seed: int) -> list[Demonstration]:
-    """A uniform sample without replacement in random order: those of the `count` smallest random keys.
-
-    Reads a stream once and keeps `count` of it. A larger count with the same seed begins with the same ones.
-    """
-    rng = random.Random(f"{seed}/demonstrations")
-    return heapq.nsmallest(count, demonstrations, key=lambda demonstration: rng.random())
-
-
-def _index(config: CorpusConfig, context: Context) -> EvaluationIndex:
-    tasks = read_tasks(context.inputs["data"] / "evaluation_tasks.parquet")
-    prompts = {task.id: task.prompt for task in tasks}
-    return EvaluationIndex(prompts, config.ngram, config.max_overlap, config.boilerplate)
-
-
-def _program(demonstration: Demonstration) -> str:
-    return demonstration.text
-
-
 def _prompt(task: Task) -> str:
     return task.prompt
 
 
-def _counted(demonstrations: Iterable[Demonstration], context: Context) -> Iterator[Demonstration]:
-    """Progress without a known total: the total shown is what has been read so far."""
-    for number, demonstration in enumerate(demonstrations, start=1):
-        if number % BATCH == 0:
-            with context.log.progress("demonstrations read", total=number, done=number):
-                pass
-        yield demonstration
+def _programs(path: Path) -> Iterator[str]:
+    """The programs of a file of demonstrations, a batch in memory at a time."""
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(BATCH, columns=["prompt", "lines"], use_threads=False):
+            for row in batch.to_pylist():
+                yield "\n".join((row["prompt"], *row["lines"])) + "\n"
 
 
 def _texts(path: Path) -> Iterator[str]:
@@ -181,6 +163,7 @@ def _write_report(context: Context, index: EvaluationIndex, reports: dict[str, R
         "ngram": index.ngram,
         "max_overlap": index.max_overlap,
         "evaluation_tasks": len(index.ids),
+        **({"benchmarks": benchmarks} if (benchmarks := index.sizes) else {}),
         "evaluation_plans": index.plans,
         "ngrams_ignored_as_boilerplate": index.ignored_ngrams,
     }

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from ra3core.config import VerifierConfig
-from ra3core.corpora.decontamination import EvaluationIndex, Report, clean, recheck
-from ra3core.corpora.demonstrations import Task, read_tasks
+from ra3core.corpora.decontamination import Report, clean, recheck
+from ra3core.corpora.demonstrations import Task
+from ra3core.corpora.held_out import evaluation_index
 from ra3core.corpora.task_rows import Malformed, TaskRow, detect, parse
 from ra3core.errors import UserError
 from ra3core.evaluation import task_sets
@@ -54,7 +55,7 @@ def prepare_tasks(config: TaskSetConfig, context: Context) -> Metrics:
     """
     context.out.mkdir(parents=True, exist_ok=True)
     context.scratch.mkdir(parents=True, exist_ok=True)
-    index, report, read = _index(config, context), Report(), _Reader(config, context)
+    index, report, read = evaluation_index(config, context.inputs), Report(), _Reader(config, context)
     limits = {name: getattr(config, name) for name in ("cpu_seconds", "wall_seconds", "memory_mb", "require_isolation")}
     with Verifier(VerifierConfig(**limits), WORKERS, packages=task_sets.PACKAGES) as verifier:
         if verifier.missing:
@@ -223,12 +224,6 @@ def _fewer_tests(row: TaskRow, config: TaskSetConfig) -> TaskRow:
     if not kept:
         raise Malformed("no tests" if not row.pairs["inputs"] else f"no test of at most {config.test_bytes} bytes")
     return replace(row, pairs={"inputs": [given for given, _ in kept], "outputs": [expected for _, expected in kept]})
-
-
-def _index(config: TaskSetConfig, context: Context) -> EvaluationIndex:
-    tasks = read_tasks(context.inputs["data"] / "evaluation_tasks.parquet")
-    prompts = {task.id: task.prompt for task in tasks}
-    return EvaluationIndex(prompts, config.ngram, config.max_overlap, config.boilerplate)
 
 
 def _prompt(task: Task) -> str:

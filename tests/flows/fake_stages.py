@@ -43,6 +43,10 @@ def prepare_corpus(config: Any, context: Context) -> Metrics:
     return _stage(config, context)
 
 
+def collect(config: Any, context: Context) -> Metrics:
+    return _stage(config, context)
+
+
 def prepare_demonstrations(config: Any, context: Context) -> Metrics:
     return _stage(config, context)
 

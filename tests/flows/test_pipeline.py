@@ -309,8 +309,8 @@ def test_edited_demonstrations_make_new_ones(checkout, first, run_pipeline, tmp_
     (tmp_path / "a.py").write_text("def f(x):\n    y = x\n    return y\n")
     with Runs(checkout) as runs:
         run_pipeline(f"corpus.source=python:{tmp_path}")
-    assert {"demonstrations/0", "ntp/0"} <= set(runs.children)
+    assert {"collection/0", "demonstrations/0", "ntp/0"} <= set(runs.children)
     (tmp_path / "a.py").write_text("def f(x):\n    y = x + 1\n    return y\n")
     with Runs(checkout) as again:
         run_pipeline(f"corpus.source=python:{tmp_path}")
-    assert set(again.children) == {"demonstrations/0", "report/0"}  # the fake's bytes are the same for every source
+    assert set(again.children) == {"collection/0"}  # whose fake has the same bytes for every source: nothing follows

@@ -16,7 +16,7 @@ import pytest
 from ra3core.artifacts import MANIFEST, Artifact, Store, content_digest, load_artifact
 from ra3core.config import EStepConfig, MStepConfig, Section
 from ra3core.errors import UserError
-from ra3core.stage import Context, Metrics
+from ra3core.stage import ABOUT, Context, Metrics
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -122,6 +122,16 @@ def test_equal_content_has_an_equal_digest(tmp_path: Path) -> None:
     assert other.digest != one.digest
     assert other.manifest.inputs == {"model": one.digest}
     assert store.build("count", count, CountConfig(), {"model": two}) == (other, True)  # an early cut-off
+
+
+@pytest.mark.parametrize("name", sorted(ABOUT))
+def test_what_is_about_a_result_is_no_part_of_its_digest(tmp_path: Path, name: str) -> None:
+    (tmp_path / "result.txt").write_text("result")
+    before = content_digest(tmp_path)
+    (tmp_path / name).write_text("how it was made")
+    assert content_digest(tmp_path) == before
+    (tmp_path / "result.txt").write_text("another")
+    assert content_digest(tmp_path) != before
 
 
 @pytest.mark.parametrize("name", ["model/total.txt", "metrics.jsonl", MANIFEST])

@@ -69,6 +69,16 @@ class Benchmark(ABC):
     def solution(self, problem: Problem, text: str) -> Program:
         """What is judged for a whole program."""
 
+    def texts(self) -> dict[str, str]:
+        """What no training document may give away: every problem's question by its id, and its reference solution,
+        where the benchmark's file has one, without the question if that stands ahead of it."""
+        found = {}
+        for problem in self.problems:
+            found[problem.id] = problem.row.get("question") or self.prompt(problem)
+            if isinstance(reference := problem.row.get("reference"), str):
+                found[f"{problem.id}/solution"] = reference.strip().removeprefix(problem.prompt.strip()).strip("\n")
+        return found
+
     def prepared(self, verifier: Verifier, cache: Path) -> Benchmark:
         """The benchmark with expected outputs for all its problems; some compute them from reference solutions, and
         keep them in `cache`."""

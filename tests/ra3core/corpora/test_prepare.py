@@ -20,7 +20,8 @@ from ra3core.corpora.demonstrations import (
     write_rows,
     write_tasks,
 )
-from ra3core.corpora.prepare import draw, prepare_corpus, prepare_demonstrations, prepare_rlvr_tasks
+from ra3core.corpora.draw import draw
+from ra3core.corpora.prepare import prepare_corpus, prepare_demonstrations, prepare_rlvr_tasks
 from ra3core.corpora.suite.generate import generate
 from ra3core.errors import UserError
 from ra3core.stage import Context, StageLog
@@ -144,9 +145,9 @@ def test_missing_data_is_one_sentence(tmp_path: Path) -> None:
 
 def test_draw_is_a_uniform_sample_that_grows() -> None:
     pool = [Demonstration(str(i), "p", ("x",), (0,)) for i in range(20)]
-    assert draw(iter(pool), 15, 3)[:5] == draw(iter(pool), 5, 3)
+    assert draw(pool, 15, 3)[:5] == draw(pool, 5, 3)
     assert sorted(d.id for d in draw(pool, 100, 0)) == sorted(d.id for d in pool)
-    counts = Counter(d.id for seed in range(600) for d in draw(iter(pool), 5, seed))
+    counts = Counter(d.id for seed in range(600) for d in draw(pool, 5, seed))
     assert counts.total() == 3_000 and all(100 < n < 200 for n in counts.values())  # 150 expected, sd 10.6
 
 
