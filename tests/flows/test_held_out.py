@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dry import DrySession, at_once
+from dry import Dry
 
-from flows.comparison import comparison
+from flows.composition import outside
 from ra3core.config import CollectionConfig, RunConfig, RuntimeConfig, load
 from ra3core.corpora.held_out import evaluation_index
 from ra3core.errors import UserError
@@ -41,17 +41,16 @@ def test_the_texts_of_the_benchmarks_reach_every_corpus(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "def f(x):\\n    return x\\n"}\n')
     config = configured(tmp_path, f"corpus.source=jsonl:{rows}")
-    session = DrySession(config, RuntimeConfig(root=tmp_path))
+    dry = Dry(config, RuntimeConfig(root=tmp_path), outside("data", "of the run"), None)
     benchmarks = asked(config, tmp_path)
-    with at_once():
-        comparison(session, benchmarks, lambda at, title: session.point(at, title), rl=True)
+    dry.compose(benchmarks)
     (texts,) = held_out(benchmarks).values()
     for stage in ("corpus", "rlvr_tasks", "demonstrations", "collection"):
-        assert session.asked[f"{stage}/0"].inputs["benchmark_humaneval"] == texts.digest, stage
-    collection, drawn = session.asked["collection/0"], session.asked["demonstrations/0"]
-    assert drawn.inputs["collection"] == collection.digest
+        assert dry.stages[f"{stage}/0"].inputs["benchmark_humaneval"].digest == texts.digest, stage
+    collection, drawn = dry.stages["collection/0"], dry.stages["demonstrations/0"]
+    assert drawn.inputs["collection"].digest == collection.digest
     assert isinstance(collection.config, CollectionConfig) and "demonstrations" not in collection.config.model_dump()
-    assert collection.inputs["source"] == external.demonstrations(config.corpus.source).digest  # type: ignore[union-attr]
+    assert collection.inputs["source"].digest == external.demonstrations(config.corpus.source).digest  # type: ignore[union-attr]
 
 
 def test_question_and_solution_are_held_out(tmp_path: Path) -> None:
