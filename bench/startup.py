@@ -29,6 +29,7 @@ from orchestration import checkout
 WITH_TORCH = (
     *("ra3core.analysis", "ra3core.learning", "ra3core.lm"),
     *("ra3core.evaluation.evaluate", "ra3core.evaluation.samples"),
+    *("ra3core.launch", "ra3core.processes"),
 )
 """Rooms and modules of ra3core that compute; the others are imported without torch."""
 

@@ -69,6 +69,9 @@ class Recorded:
         self.asked[label] = found
         return Completed(data=made(label))
 
+    def submit(self, task: Any, *arguments: Any, **options: Any) -> Any:
+        return task.prefect.submit(self, *arguments, **options)
+
     def made(self, *stage: Any) -> None:
         """Nothing is there."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from accelerate import PartialState
@@ -16,10 +17,7 @@ from ra3core.lm import prefix
 from ra3core.stage import Context, Metrics
 
 STOP = 3  # the step after which an interrupted stage ends
-
-torch.set_num_threads(1)
-prefix.MOST["cpu"] = 96
-training.PASS_TOKENS["cpu"] = 96
+SMALL = {"cpu": 96}  # tokens of a pass
 
 
 class Interrupted(Exception):
@@ -56,7 +54,8 @@ def _named(how: str, stage: Callable[[Any, Context], Metrics], section: type) ->
             pretend()
         if "half" in how:
             interrupt(context)
-        return stage(config, context)
+        with patch.dict(prefix.MOST, SMALL), patch.dict(training.PASS_TOKENS, SMALL):
+            return stage(config, context)
 
     run.__annotations__["config"] = section
     return run
