@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ra3core.artifacts import Artifact
 from ra3core.config import RunConfig
+from ra3core.stage import ON_THE_WAY
 from tasks.base import base
 from tasks.bootstrap import submit_bootstrap
 from tasks.controls import distil, shuffle
@@ -71,8 +72,9 @@ def mid_training(
         return made[label]
 
     def train(arm: str, label: str, model: Future, on: Future, **options: object) -> Future:
-        rank, rate = RANKS.get(arm, CONTROL), rates.get(arm)
-        made[label] = m_step.submit(session, seed, label, model, on, learning_rate=rate, rank=rank, **options)
+        options |= {"learning_rate": rates.get(arm), "rank": RANKS.get(arm, CONTROL)}
+        options["on_the_way"] = arm in config.arms.during
+        made[label] = m_step.submit(session, seed, label, model, on, **options)
         return made[label]
 
     # RA3, and what differs from it in one thing: rounds of E-step, bootstrap and M-step
@@ -129,6 +131,26 @@ def stage_of(arm: str, config: RunConfig) -> str:
     return f"m_step_{config.rounds}" if arm == "ra3" else arm
 
 
+def on_the_way(config: RunConfig) -> dict[str, tuple[str, str]]:
+    """Models between the base model and those of `arms.during`: what each is called -> its stage, and its folder there.
+
+    After "ntp_at_1_of_3" a third of NTP's steps; "m_step_1" is what leaves a round that is not the last.
+    """
+    found = {}
+    for arm in config.arms.during:
+        for r in rounds_of(arm, config):
+            stage = stages_of_round(arm, r, config.rounds)[2]
+            found |= {f"{stage}_at_{name}": (stage, f"{ON_THE_WAY}/{name}/model") for name in config.m_step.on_the_way}
+            if r < config.rounds:
+                found[stage] = (stage, "model")
+    return found
+
+
+def rounds_of(arm: str, config: RunConfig) -> range:
+    """The rounds in which an arm's model is trained; one that has no rounds is trained in the last."""
+    return range(1 if arm in (*LOOPS, "shuffled") else config.rounds, config.rounds + 1)
+
+
 def stages_of_round(arm: str, r: int, rounds: int) -> tuple[str, str, str]:
     """What E-step, bootstrap and M-step of a round are called."""
     if arm == "ra3":
@@ -159,9 +181,9 @@ def analysed_with(arm: str, config: RunConfig, arms: Mapping[str, Future]) -> di
 
 def stages(config: RunConfig) -> list[str]:
     """Every stage that `mid_training` and `after_rlvr` make, the base model and the demonstrations aside."""
-    rounds, found = range(1, config.rounds + 1), []
+    found = []
     for arm in config.arms.mid_trained:
-        for r in rounds if arm in (*LOOPS, "shuffled") else rounds[-1:]:
+        for r in rounds_of(arm, config):
             improved, annotated, trained = stages_of_round(arm, r, config.rounds)
             found += [improved] if arm in LOOPS and LOOPS[arm].reinforced else []
             found += [trained] if arm.startswith("ntp") else [annotated, trained]

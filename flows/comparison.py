@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flows.arms import LEAF, Future, after_rlvr, analysed_with, mid_training, stage_of, stages
+from flows.arms import LEAF, Future, after_rlvr, analysed_with, mid_training, on_the_way, stage_of, stages
 from flows.tuning import Point, tuned
 from ra3core.config import RunConfig
 from ra3core.errors import UserError
@@ -58,18 +58,18 @@ def evaluations(
     arms: Mapping[str, Future],
     others: list[Future],
 ) -> dict[str, Future]:
-    """Every arm that there is on every benchmark, with the same decoding budget."""
+    """Every arm that there is, and the models on the way, on every benchmark with the same decoding budget."""
     made, config = {}, session.config
+    models = {arm: (stage_of(arm, config), "model") for arm in config.arms.names} | on_the_way(config)
     for benchmark in benchmarks:
-        for arm in config.arms.names:
-            model = arms.get(stage_of(arm, config))
-            if model is None:  # after RLVR, in a run without
+        for name, (stage, folder) in models.items():
+            if stage not in arms:  # after RLVR, in a run without
                 continue
-            settings = benchmark.config
-            if arm not in config.arms.every_mode:
+            settings = benchmark.config.model_copy(update={"model": folder})
+            if name not in config.arms.every_mode:
                 settings = settings.model_copy(update={"modes": ["free"]})
-            name, tasks = label(arm, settings), benchmark.tasks or data
-            made[name], shards = submit_evaluate(session, seed, name, model, tasks, settings, LEAF)
+            title, tasks = label(name, settings), benchmark.tasks or data
+            made[title], shards = submit_evaluate(session, seed, title, arms[stage], tasks, settings, LEAF)
             others.extend(shards)
     return made
 
@@ -89,7 +89,8 @@ def analyses(session: Session, seed: int, arms: Mapping[str, Future]) -> dict[st
 
 def check_refresh(refresh: Sequence[str], config: RunConfig, benchmarks: Sequence[Asked]) -> None:
     """Raises UserError for a stage of `--refresh` that no run of this configuration has."""
-    labels = [label(arm, benchmark.config) for benchmark in benchmarks for arm in config.arms.names]
+    evaluated = (*config.arms.names, *on_the_way(config))
+    labels = [label(name, benchmark.config) for benchmark in benchmarks for name in evaluated]
     choices = [f"tune_{arm}" for arm in (*config.arms.mid_trained, *config.arms.after_rlvr)]
     analysed = [f"analysis_{arm}" for arm in config.arms.analysed]
     known = dict.fromkeys([*KINDS, *stages(config), *choices, *analysed, *labels, "report"])

@@ -177,7 +177,7 @@ def values(plan: Plan) -> dict[str, Any]:
 
 def _grouped(rows: Iterable[Row]) -> Iterable[tuple[str, list[Row]]]:
     """Rows that differ in their seed alone, in the place of the first, and what they are called; and evaluations of
-    all arms that take the same."""
+    all models that take the same."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         if row.shared and " " in row.label:  # a trial of the tuning shares what precedes its own setting
@@ -189,7 +189,7 @@ def _grouped(rows: Iterable[Row]) -> Iterable[tuple[str, list[Row]]]:
     for group in groups.values():
         labels = list(dict.fromkeys(row.label for row in group))
         _, colon, benchmark = labels[0].partition(":")
-        yield labels[0] if len(labels) == 1 else f"evaluate{colon}{benchmark}, {len(labels)} arms", group
+        yield labels[0] if len(labels) == 1 else f"evaluate{colon}{benchmark}, {len(labels)} models", group
 
 
 def _stage(label: str, group: Sequence[Row]) -> list[str]:

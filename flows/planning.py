@@ -243,7 +243,7 @@ class _Planned(Composition):
             machines.operations(done, shape, lora),
             machines.seconds(done, shape, lora, width, self.machine) if works else 0.0,
             memory.memory(stage.config, shape, counts, DEVICE) if works else None,
-            memory.artifact(stage.kind, shape, counts) if found is None else 0.0,
+            memory.artifact(stage.config, stage.kind, shape, counts) if found is None else 0.0,
             memory.checkpoints(stage.config, shape) if works else 0.0,
             tuple(self._made_by[one.digest] for one in stage.inputs.values() if one.digest in self._made_by),
         )

@@ -80,11 +80,11 @@ def tuned(
 
 
 def at_rate(config: RunConfig, section: str, value: float) -> RunConfig:
-    """The settings of a trial: a rate of the grid, on the tuning's seeds."""
+    """The settings of a trial: a rate of the grid, on the tuning's seeds; its models on the way are not looked at."""
     seeds = config.tuning.seeds
     changed = getattr(config, section).model_copy(update={"learning_rate": value})
     trial = {"seed": seeds[0], "seeds": len(seeds), "tuning": TuningConfig(), section: changed}
-    return config.model_copy(update=trial)
+    return config.model_copy(update=trial | {"arms": config.arms.model_copy(update={"during": []})})
 
 
 def judgement(config: RunConfig) -> BenchmarkConfig:

@@ -40,12 +40,13 @@ class ArmsConfig(Section):
     rlvr: list[Start] = Field(default=["ntp", "ra3"])  # RLVR starts from each: arms ntp_rlvr, ra3_rlvr
     every_mode: list[Start] = Field(default=["base", "ntp", "ntp_compute", "ra3"])  # others are decoded freely only
     analysed: list[Start] = Field(default=[])  # what mid-training did to their models is measured (docs/analysis.md)
+    during: list[MidTrained] = Field(default=[])  # the models that m_step.snapshots keeps are evaluated, too
     m_step_learning_rates: dict[MidTrained, LearningRate] = Field(default={})  # in place of m_step.learning_rate
     rlvr_learning_rates: dict[Start, LearningRate] = Field(default={})  # in place of rlvr.learning_rate
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
-        for name in ("mid_trained", "rlvr", "every_mode", "analysed"):
+        for name in ("mid_trained", "rlvr", "every_mode", "analysed", "during"):
             require_each_once(name, getattr(self, name))
         for arm in OF_RA3:
             if arm in self.mid_trained and "ra3" not in self.mid_trained:
@@ -54,6 +55,7 @@ class ArmsConfig(Section):
         for name, listed, known in (
             ("rlvr", self.rlvr, trained),
             ("analysed", self.analysed, trained),
+            ("during", self.during, trained),
             ("m_step_learning_rates", self.m_step_learning_rates, trained),
             ("rlvr_learning_rates", self.rlvr_learning_rates, set(self.rlvr)),
         ):

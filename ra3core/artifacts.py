@@ -9,7 +9,8 @@ written last.
             digests, so a change of code that changes no byte rebuilds one stage and none that follows it. The step-wise
             metrics (metrics.jsonl: it may hold seconds), what else is about the result (ra3core.stage.ABOUT) and names
             that start with "." are listed and verified like every other file, but are not part of the digest: a
-            corpus that a further benchmark takes nothing from is the same corpus.
+            corpus that a further benchmark takes nothing from is the same corpus, and a model is the same whether or
+            not some were kept on the way to it.
 
 A hit is verified, every byte of it, before it is used; a damaged or incomplete artifact is removed with a warning and
 counts as missing. Work is done in a hidden sibling folder and renamed, so that nothing half-written is ever visible;
@@ -359,7 +360,7 @@ def _digest(files: Mapping[str, FileEntry]) -> str:
     content = [
         (name, entry.size, entry.sha256)
         for name, entry in sorted(files.items())
-        if name not in ABOUT and not any(part.startswith(".") for part in name.split("/"))
+        if name.partition("/")[0] not in ABOUT and not any(part.startswith(".") for part in name.split("/"))
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

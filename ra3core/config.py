@@ -168,7 +168,13 @@ class MStepConfig(Section):
     max_tokens: Positive = 512
     checkpoint_steps: Positive = 100
     held_out: Share = 0.05  # of the demonstrations, for the cross-entropy curve
+    snapshots: NonNegative = 0  # models kept on the way, at equal distances in steps
     lora: LoraConfig | None = None
+
+    @property
+    def on_the_way(self) -> list[str]:
+        """What these models are called: how much of the training lies behind each."""
+        return [f"{n}_of_{self.snapshots + 1}" for n in range(1, self.snapshots + 1)]
 
 
 class VerifierConfig(Section):
@@ -232,6 +238,7 @@ class BenchmarkConfig(_Sampled):
     """One model on one benchmark: what a stage of the evaluation is given."""
 
     benchmark: str = EMBEDDED
+    model: str = "model"  # the model's folder in its artifact: on_the_way/2_of_5/model is one that an M-step kept
 
     @property
     def slug(self) -> str:
@@ -391,6 +398,14 @@ class RunConfig(Section):
     report: ReportConfig = ReportConfig()
     registry: RegistryConfig = RegistryConfig()
     analysis: AnalysisConfig = AnalysisConfig()
+
+    @model_validator(mode="after")
+    def _what_is_kept_is_evaluated(self) -> Self:
+        if self.arms.during and not self.m_step.snapshots:
+            raise ValueError("arms.during: m_step.snapshots is 0, expected how many models are evaluated on the way")
+        if self.m_step.snapshots and not self.arms.during:
+            raise ValueError("m_step.snapshots: arms.during is empty, expected the arms whose models are evaluated")
+        return self
 
     @model_validator(mode="after")
     def _tuning_sees_no_result(self) -> Self:

@@ -22,8 +22,12 @@ Metrics = dict[str, Any]
 
 METRICS_FILE = "metrics.jsonl"
 
-ABOUT = frozenset({METRICS_FILE, "decontamination.json", "data_card.md"})
-"""Files of a stage that say how its result was made and what it was checked against, and are no part of the result."""
+ON_THE_WAY = "on_the_way"
+"""A folder of an M-step's: models that it kept while it trained, each below a name such as 2_of_5 (of its steps)."""
+
+ABOUT = frozenset({METRICS_FILE, "decontamination.json", "data_card.md", ON_THE_WAY})
+"""Files and folders of a stage that say how its result was made and what it was checked against, and are no part of
+the result."""
 
 
 @dataclass

@@ -25,6 +25,7 @@ def m_step(
     matched: Sequence[Artifact] = (),
     annotated: Sequence[Artifact] = (),
     operations: bool = False,
+    on_the_way: bool = False,
     learning_rate: float | Artifact | None = None,
     rank: int = 0,
 ) -> State[Artifact]:
@@ -35,10 +36,12 @@ def m_step(
     they scored for their curves alone was no training and is left out) and those that M-steps on the annotated
     demonstrations train on. These are counted, not waited for: the longest stage starts while the M-step runs.
     operations: match floating-point operations instead of tokens (ra3core/compute.py).
+    on_the_way: keep the configured snapshots, which are evaluated.
     learning_rate: the arm's own, in place of the configuration's: a number, or the artifact of the tuning.
     """
     config = session.config.m_step
-    config = config.model_copy(update={"learning_rate": own(learning_rate, config.learning_rate)})
+    changes = {"learning_rate": own(learning_rate, config.learning_rate)}
+    config = config.model_copy(update=changes if on_the_way else {**changes, "snapshots": 0})
     inputs = {"model": model, "demonstrations": demonstrations}
     if matched:
         inputs |= {f"matched_{number}": artifact for number, artifact in enumerate(annotated, start=1)}

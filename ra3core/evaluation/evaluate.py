@@ -48,7 +48,7 @@ _BATCHES = 4  # generation batches in a chunk: enough to sort by length, few eno
 
 
 def evaluate(config: BenchmarkConfig, context: Context) -> Metrics:
-    """Evaluate inputs["model"]/model on a benchmark.
+    """Evaluate a model on a benchmark: the one in `config.model` of inputs["model"].
 
     inputs["tasks"]: the data folder for the embedded suite; for another benchmark a folder with its file, named data
     and what its format is called (data.jsonl.gz; none: from the hub), where expected outputs are kept, too.
@@ -95,7 +95,7 @@ def _benchmark(config: BenchmarkConfig, context: Context) -> tuple[Benchmark, Pa
 def _grade_for_stage(
     benchmark: Benchmark, config: BenchmarkConfig, context: Context, chunks: Sequence[_Chunk], data: Path | None
 ) -> None:
-    model = Model(context.inputs["model"] / "model", context.device)
+    model = Model(context.inputs["model"] / config.model, context.device)
     _grade(model, benchmark, config, context, chunks, data, context.inputs["tasks"] / PREPARED)
 
 

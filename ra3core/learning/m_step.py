@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -27,7 +28,7 @@ from torch import nn
 from ra3core.config import MStepConfig
 from ra3core.corpora.demonstrations import Annotated, annotate, read_annotated, read_demonstrations
 from ra3core.errors import UserError
-from ra3core.learning.checkpoints import unsharded
+from ra3core.learning.checkpoints import copy_whole, unsharded
 from ra3core.learning.training import (
     IGNORED,
     Batch,
@@ -42,7 +43,7 @@ from ra3core.learning.training import (
 from ra3core.lm.lines import LineTokenizer
 from ra3core.lm.models import add_lora, load_model, load_tokenizer, merge_lora, save_model
 from ra3core.processes import begin
-from ra3core.stage import Context, Metrics
+from ra3core.stage import ON_THE_WAY, Context, Metrics
 
 EVALUATED = 256  # held-out demonstrations that an evaluation reads at most
 
@@ -50,7 +51,8 @@ EVALUATED = 256  # held-out demonstrations that an evaluation reads at most
 def m_step(config: MStepConfig, context: Context) -> Metrics:
     """Train `inputs["model"]` on `inputs["demonstrations"]` and save it to out/model (adapters merged).
 
-    Reads annotated.parquet or demonstrations.parquet, whichever the folder has. To a `token_budget` is added what an
+    Models on the way (`snapshots`) are saved to out/on_the_way/NAME/model. Reads annotated.parquet or
+    demonstrations.parquet, whichever the folder has. To a `token_budget` is added what an
     M-step of the same configuration would train on in each of inputs["matched_1"], .. Metrics: docs/m_step.md. Raises
     UserError when there is nothing to train on, when a model has no tokenizer, and when the loss is not finite.
     """
@@ -86,6 +88,15 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
     evaluation = _evaluation_batches(held_out_examples[:EVALUATED], config.batch_size, pad)
     at_end = _evaluation_batches(_spread(examples, min(EVALUATED, len(held_out_examples))), config.batch_size, pad)
 
+    kept = _steps_kept(config, len(batches))
+
+    def keep(model: nn.Module, name: str) -> None:
+        with torch.random.fork_rng(devices=[]):  # adapters are drawn and then overwritten
+            whole = _new_model(source, config, "cpu")
+        copy_whole(model, whole)
+        if processes.first:
+            save_model(merge_lora(whole), tokenizer, context.out / ON_THE_WAY / name / "model")
+
     evaluations = train(
         "m_step",
         model,
@@ -94,6 +105,7 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
         context,
         checkpoint_steps=config.checkpoint_steps,
         evaluate=(lambda model: evaluate(model, evaluation)) if evaluation else None,
+        after={step: partial(keep, name=name) for name, step in kept.items()},
     )
 
     parameters = sum(p.numel() for p in model.parameters())
@@ -115,6 +127,7 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
         "dropped": dropped + held_out_dropped,
         "parameters": parameters,
         "trained_parameters": trainable,
+        **({ON_THE_WAY: {name: sum(map(batch_tokens, batches[:step])) for name, step in kept.items()}} if kept else {}),
         **final,
         **fit,
     }
@@ -124,6 +137,15 @@ def _new_model(source: Path, config: MStepConfig, device: str) -> nn.Module:
     """The model as training begins."""
     model = load_model(source, device)
     return model if config.lora is None else add_lora(model, config.lora)
+
+
+def _steps_kept(config: MStepConfig, steps: int) -> dict[str, int]:
+    """After which step each model on the way is kept. Raises UserError when there are too few steps for them."""
+    if config.snapshots >= steps:
+        raise UserError(
+            f"m_step.snapshots: {config.snapshots} models on the way, expected fewer than the {steps} steps"
+        )
+    return {name: steps * n // (config.snapshots + 1) for n, name in enumerate(config.on_the_way, start=1)}
 
 
 def _matched_tokens(config: MStepConfig, context: Context, tokenizer: transformers.PreTrainedTokenizerBase) -> int:

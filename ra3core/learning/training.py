@@ -119,14 +119,16 @@ def train(
     *,
     checkpoint_steps: int,
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
+    after: Mapping[int, Callable[[nn.Module], None]] | None = None,
 ) -> int:
     """Train `model` in place, one step a batch, from the last checkpoint in context.scratch if there is one.
 
-    Under FSDP it is sharded afterwards (checkpoints.unsharded). Logs every step's train_loss (nats per token),
+    Under FSDP it is sharded afterwards (checkpoints.unsharded). after: step -> what every process does with the model
+    then, once more if training goes on from an earlier checkpoint. Logs every step's train_loss (nats per token),
     learning_rate and cumulative tokens, and `evaluate(model)` ahead of the first step and about ten times after;
     returns the number of evaluations. Raises UserError when the loss stops being finite.
     """
-    callback = _Curve(stage, batches, evaluate, context)
+    callback = _Curve(stage, batches, evaluate, after or {}, context)
     trainer = _trainer(model, batches, schedule, context, callback, checkpoint_steps)
     checkpoint = checkpoints.latest(context.scratch)
     done = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
@@ -230,9 +232,10 @@ class _Curve(transformers.TrainerCallback):
         stage: str,
         batches: Sequence[Batch],
         evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
+        after: Mapping[int, Callable[[nn.Module], None]],
         context: Context,
     ) -> None:
-        self.stage, self.evaluate, self.context = stage, evaluate, context
+        self.stage, self.evaluate, self.after, self.context = stage, evaluate, after, context
         self.tokens = numpy.cumsum([batch_tokens(batch) for batch in batches]).tolist()
         steps = len(batches)
         self.evaluated_at = {round(steps * n / EVALUATIONS) for n in range(1, EVALUATIONS + 1)} - {0}
@@ -253,6 +256,8 @@ class _Curve(transformers.TrainerCallback):
         values = {"train_loss": loss, "learning_rate": self.rate}
         if self.evaluate is not None and step in self.evaluated_at:
             values |= self.evaluate(self.trainer.model)  # pyright: ignore[reportArgumentType]
+        if step in self.after:
+            self.after[step](self.trainer.model)  # pyright: ignore[reportArgumentType]
         self.context.log.metrics(step, tokens=self.tokens[step - 1], **values)
         self.advance(1)
 

@@ -182,10 +182,10 @@ def checkpoints(config: BaseModel, shape: Shape) -> float:
     return number * own * (FLOAT32 + MOMENTS)
 
 
-def artifact(kind: str, shape: Shape, counts: Counts) -> float:
-    """Bytes that a stage leaves in the store: a model in float32, or its texts."""
+def artifact(config: BaseModel, kind: str, shape: Shape, counts: Counts) -> float:
+    """Bytes that a stage leaves in the store: a model in float32 and those kept on the way to it, or its texts."""
     if kind in ("base", "e_step", "m_step", "rlvr"):
-        return FLOAT32 * shape.parameters
+        return FLOAT32 * shape.parameters * (1 + getattr(config, "snapshots", 0))
     if kind in ("demonstrations", "bootstrap", "distil", "shuffle"):
         return PARQUET_BYTES * counts.documents * counts.text
     return 0.0

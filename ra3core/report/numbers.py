@@ -13,6 +13,7 @@ from ra3core.report.claims import Evidence
 from ra3core.report.findings import Finding
 from ra3core.report.inputs import TUNE, Run
 from ra3core.report.lineage import costs
+from ra3core.report.mid_training import course
 from ra3core.report.rl import Courses, measure
 from ra3core.report.scores import Average, Contender, Difference, Score
 from ra3core.report.style import ARMS
@@ -29,8 +30,9 @@ def numbers(
     courses: Courses,
 ) -> dict[str, Any]:
     """seeds; level of the intervals. scores: arm -> benchmark or "average" -> mode -> k -> score. comparisons and
-    claims: with verdicts and sentences. m_step: arm -> seed -> final figures. rlvr: arm -> seeds and means. costs: arm
-    -> seconds and tokens. tuning: arm -> grid and choice. think_penalty: c -> measure -> estimate."""
+    claims: with verdicts and sentences. m_step: arm -> seed -> final figures. mid_training: arm -> scores by tokens
+    trained on. rlvr: arm -> seeds and means. costs: arm -> seconds and tokens. tuning: arm -> grid and choice.
+    think_penalty: c -> measure -> estimate."""
     rlvr_names = [
         "start",
         "final",
@@ -51,6 +53,10 @@ def numbers(
                     str(seed): {n: v for n, v in one.manifest.metrics.items() if n.startswith(("held_out", "train"))}
                     for seed, one in run.stages[run.stage_of(arm)].items()
                 }
+                for arm in run.trained
+            },
+            "mid_training": {
+                arm: [{"tokens": one.tokens, **asdict(one.score)} for one in course(run, average, arm)]
                 for arm in run.trained
             },
             "rlvr": {

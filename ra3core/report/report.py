@@ -25,6 +25,7 @@ from ra3core.report.inputs import Run, load
 from ra3core.report.numbers import numbers
 from ra3core.report.rl import courses
 from ra3core.report.scores import Average, Benchmark, Contender, Scores, benchmarks
+from ra3core.report.style import BY_NAME
 from ra3core.stage import Context, Metrics
 
 
@@ -92,6 +93,8 @@ def summary(material: Material) -> Metrics:
     results: dict[str, dict[str, dict[str, float]]] = {}
     by_steps: dict[str, dict[str, float]] = {}
     for arm, seeds in scores.run.evaluations.items():
+        if arm not in BY_NAME:  # on the way to one
+            continue
         for mode in sorted({mode for one in seeds.values() for mode in one.counts}):
             score = scores.score(Contender(arm, mode))
             if score is not None:
@@ -127,7 +130,7 @@ def summary(material: Material) -> Metrics:
 
 def _benchmark(one: Benchmark) -> Metrics:
     found: dict[str, dict[str, Metrics]] = {}
-    for arm in one.scores.evaluations:
+    for arm in filter(BY_NAME.__contains__, one.scores.evaluations):
         for title, scores, k in one.columns:
             score = scores.score(Contender(arm), k)
             if score is not None:

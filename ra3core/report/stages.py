@@ -38,9 +38,12 @@ def stage_title(stage: str, run: Run) -> str:
 
 
 def _arm(name: str, run: Run) -> str:
-    """An arm's label, or a round's or a control's part: bootstrap_2, e_step_brite, brite_round_1."""
+    """An arm's label, or a round's or a control's part: bootstrap_2, e_step_brite, brite_round_1, ntp_at_2_of_5."""
     if name in BY_NAME:
         return BY_NAME[name].label
+    model, _, share = name.partition("_at_")
+    if share:
+        return f"{_arm(model, run)}, after {share.replace('_of_', '/')} of its steps"
     whole, _, number = name.partition("_round_")
     round_ = f", round {number}" if number else ""
     if match := re.fullmatch(r"(e_step|bootstrap|m_step)_(\d+)", name):

@@ -4,7 +4,6 @@ mid-training) and 5 (RLVR), with what else tells whether a stage went well."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 
 import numpy as np
 
@@ -12,11 +11,12 @@ from ra3core.report import figures, paper_figures, rl_tables, tables
 from ra3core.report.blocks import Block, Heading, Paragraph
 from ra3core.report.claims import Evidence
 from ra3core.report.figures import Line, Panel
-from ra3core.report.inputs import EVALUATE, Curve, Run
+from ra3core.report.inputs import Curve, Run
+from ra3core.report.mid_training import course
 from ra3core.report.paper_figures import Path
 from ra3core.report.pictures import picture, score_point
 from ra3core.report.rl import RATE, Courses, timed
-from ra3core.report.scores import Average, Contender
+from ra3core.report.scores import Average
 from ra3core.report.style import AFTER_RLVR, BY_NAME, MID_TRAINING
 from ra3core.report.verdicts import LABELS, interval, signed, verdict
 from ra3core.statistics import over_seeds
@@ -152,26 +152,16 @@ def _chosen(run: Run) -> str:
 
 def _progress(run: Run, average: Average, evidence: Sequence[Evidence]) -> list[Block]:
     """The paper's figure 4: scores against mid-training tokens, as far as models on the way were evaluated."""
-    start = average.score(Contender("base"))
-    paths = []
-    for arm in MID_TRAINING[1:]:
-        points = [] if start is None else [(0.0, score_point(start))]
-        for stage, contender in _on_the_way(run, arm.name):
-            tokens = _trained_tokens(run, stage)
-            score = average.score(Contender(contender))
-            if tokens is not None and score is not None:
-                points.append((tokens / 1e6, score_point(score)))
-        if len(points) > (start is not None):
-            paths.append(Path(arm, points))
+    found = [(arm, course(run, average, arm.name)) for arm in MID_TRAINING[1:]]
+    paths = [
+        Path(arm, [(one.tokens / 1e6, score_point(one.score)) for one in points]) for arm, points in found if points
+    ]
     if not paths:
         return []
-    rounds = [stage for stage in run.stages if stage.startswith(f"{EVALUATE}m_step_")]
-    between = (
-        "After every round of RA3."
-        if rounds
-        else "Only models before and after mid-training were evaluated; the course between them is not known, and the "
-        "lines are there to guide the eye."
-    )
+    known = [path.arm.short for path in paths if len(path.points) > 2]
+    guide = "models before and after mid-training were evaluated; the lines between them are there to guide the eye."
+    of_others = f"Of the other arms only {guide}" if len(known) < len(paths) else ""
+    between = f"Models on the way: {', '.join(known)}. {of_others}" if known else f"Only {guide}"
     averaged = " and ".join(average.suites) if len(average.suites) > 1 else next(iter(average.suites))
     return [
         picture(
@@ -179,27 +169,10 @@ def _progress(run: Run, average: Average, evidence: Sequence[Evidence]) -> list[
             lambda: paper_figures.progress(paths, "training tokens of the M-steps (millions)", "mean pass@1"),
             f"**The paper's figure 4.** Mean pass@1 over the benchmarks ({averaged}) against the tokens that "
             f"mid-training trained on, with 95 % intervals. {between} {_verdicts(evidence, 'pass_at_1')}",
-            "Mean pass@1 before and after mid-training against training tokens",
+            "Mean pass@1 along mid-training against training tokens",
             len(run.seeds),
         )
     ]
-
-
-def _on_the_way(run: Run, arm: str) -> list[tuple[str, str]]:
-    """(stage, contender) of an arm's models in the order of training; RA3's rounds where they were evaluated."""
-    rounds = [(f"m_step_{r}", f"m_step_{r}") for r in range(1, run.rounds)] if arm == "ra3" else []
-    return [*rounds, (run.stage_of(arm), arm)]
-
-
-def _trained_tokens(run: Run, stage: str) -> float | None:
-    """Tokens that M-steps trained on up to a stage, its rounds before it included; mean over seeds."""
-    name, _, number = stage.rpartition("_")
-    stages = [f"m_step_{r}" for r in range(1, int(number) + 1)] if name == "m_step" else [stage]
-    values = [
-        [value for one in run.stages.get(s, {}).values() if (value := one.metric("train_tokens")) is not None]
-        for s in stages
-    ]
-    return sum(map(fmean, values)) if values and all(values) else None
 
 
 def _rlvr(run: Run, evidence: Sequence[Evidence]) -> list[Block]:

@@ -22,20 +22,20 @@ DEMO = {
     "demonstrations/0": "0744ed23acbf",
     "e_step_1/0": "e4122f200a2f",
     "bootstrap_1/0": "4850f2f2cc22",
-    "m_step_1/0": "cb4559c41472",
-    "ntp/0": "aa95b636474a",
-    "ntp_compute/0": "fe8ea27af0f3",
+    "m_step_1/0": "635cb0e49d8f",
+    "ntp/0": "c65a1c7763ff",
+    "ntp_compute/0": "d36b1fd85929",
     "bootstrap_no_rl/0": "8c28c0fc317a",
-    "ra3_no_rl/0": "c14c4cc3d228",
-    "ntp_rlvr/0": "4dca579dc053",
-    "ra3_rlvr/0": "32193e485533",
-    "evaluate_base/0": "a2566646f25f",
-    "evaluate_ntp/0": "518aaa50057e",
-    "evaluate_ntp_compute/0": "8deee302130e",
-    "evaluate_ra3/0": "8f3be7874487",
-    "evaluate_ra3_no_rl/0": "fb55bee6e190",
-    "evaluate_ntp_rlvr/0": "c49526a374fa",
-    "evaluate_ra3_rlvr/0": "01b31af249b4",
+    "ra3_no_rl/0": "c58684744ae1",
+    "ntp_rlvr/0": "f0b7d2a83257",
+    "ra3_rlvr/0": "700857e30a13",
+    "evaluate_base/0": "5a3df58a826b",
+    "evaluate_ntp/0": "d1ae6928aa4b",
+    "evaluate_ntp_compute/0": "3c6a40305464",
+    "evaluate_ra3/0": "533aa8500751",
+    "evaluate_ra3_no_rl/0": "f5fc28ff1a04",
+    "evaluate_ntp_rlvr/0": "c2f5a2c02e1b",
+    "evaluate_ra3_rlvr/0": "a681a307844b",
 }
 """The demo's stages with what decides their keys beside code and data, as they were when it was last measured."""
 
@@ -201,6 +201,35 @@ def test_the_papers_presets_have_every_arm(preset: str) -> None:
     assert set(ALL) - {"ntp_flops", "ra3_no_rl", "no_thinking"} <= set(config.arms.rlvr)  # NTP once more, or nearly
     assert config.evaluation.samples >= 20 and config.evaluation.k == [1, 5]
     assert config.tuning.m_step_learning_rates and config.tuning.rlvr_learning_rates
+
+
+DURING = ("arms.mid_trained=[ntp, ra3, brite]", "arms.during=[ntp, ra3, brite]", "m_step.snapshots=2", "rounds=2")
+
+
+def test_models_on_the_way_are_evaluated_as_arms_are() -> None:
+    found, plain = composed(load("demo", DURING)), composed(load("demo", [DURING[0], DURING[3]]))
+    further = {name.partition("/")[0]: one for name, one in found.items() if name not in plain}
+    at = [f"{stage}_at_{part}" for stage in ("ntp", "m_step_1", "m_step_2") for part in ("1_of_3", "2_of_3")]
+    brite = [f"brite{r}_at_{part}" for r in ("_round_1", "") for part in ("1_of_3", "2_of_3")]
+    assert set(further) == {f"evaluate_{name}" for name in (*at, *brite, "m_step_1", "brite_round_1")}
+    for name, one in further.items():
+        stage, _, part = name.removeprefix("evaluate_").partition("_at_")
+        assert one.inputs["model"] == found[f"{stage}/0"].digest
+        folder = f"on_the_way/{part}/model" if part else "model"
+        assert differences(one, found["evaluate_ra3_rlvr/0"]) == ({"model": folder} if part else {})
+    for name, one in found.items():
+        assert getattr(one.config, "snapshots", 0) == (2 if one.kind == "m_step" else 0), name
+    check_refresh(["evaluate_ntp_at_1_of_3", "evaluate_m_step_1"], load("demo", DURING), asked(load("demo"), Path("/")))
+
+
+def test_only_arms_that_are_watched_keep_models_on_the_way_and_no_trial_does() -> None:
+    changes = ("arms.during=[ntp]", "m_step.snapshots=3", *TUNING)
+    found = composed(load("demo", changes))
+    kept = {name for name, one in found.items() if getattr(one.config, "snapshots", 0)}
+    assert kept == {"ntp/0", "ntp/1"}
+    assert {name.partition("/")[0] for name in found if "_at_" in name} == {
+        f"evaluate_ntp_at_{n}_of_4" for n in (1, 2, 3)
+    }
 
 
 def test_arms_are_analysed_with_what_made_them() -> None:

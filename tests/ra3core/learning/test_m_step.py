@@ -25,7 +25,7 @@ from ra3core.learning.m_step import encode, evaluate, m_step, plan_batches, spli
 from ra3core.learning.training import Example, batch_tokens, collate, token_losses
 from ra3core.lm.models import load_model, load_tokenizer, save_model
 from ra3core.lm.tokenizer import train_tokenizer
-from ra3core.stage import Context, Metrics, StageLog, read_metrics
+from ra3core.stage import ON_THE_WAY, Context, Metrics, StageLog, read_metrics
 
 CONFIG = MStepConfig(epochs=2, batch_size=4, learning_rate=1e-2, held_out=0.2, checkpoint_steps=3)
 
@@ -88,8 +88,9 @@ def train(config: MStepConfig, base: Path, demonstrations: Path, folder: Path, *
     return m_step(config, context), context
 
 
-def weights(context: Context) -> bytes:
-    return (context.out / "model" / "model.safetensors").read_bytes()
+def weights(context: Context, on_the_way: str = "") -> bytes:
+    folder = context.out / ON_THE_WAY / on_the_way if on_the_way else context.out
+    return (folder / "model" / "model.safetensors").read_bytes()
 
 
 def test_it_learns_and_says_what_it_did(base: Path, plain: Path, tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_without_rationales_it_is_next_token_prediction(base: Path, plain: Path,
 def test_interrupted_equals_uninterrupted(
     base: Path, plain: Path, tmp_path: Path, killed_at: int, lora: LoraConfig | None
 ) -> None:
-    config = CONFIG.model_copy(update={"lora": lora})
+    config = CONFIG.model_copy(update={"lora": lora, "snapshots": 3})
     whole, whole_context = train(config, base, plain, tmp_path / "whole")
 
     def kill(event: dict) -> None:
@@ -149,8 +150,38 @@ def test_interrupted_equals_uninterrupted(
     assert steps_again[0] == (3 if killed_at > 3 else 0)  # went on from the checkpoint
     assert resumed == whole
     assert weights(resumed_context) == weights(whole_context)
+    for name in config.on_the_way:
+        assert weights(resumed_context, name) == weights(whole_context, name)
     metrics = [(context.out / "metrics.jsonl").read_text() for context in (whole_context, resumed_context)]
     assert metrics[0] == metrics[1]
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, alpha=4, dropout=0.2)], ids=["full", "lora"])
+def test_models_on_the_way_are_those_that_the_curve_is_of(
+    base: Path, plain: Path, tmp_path: Path, lora: LoraConfig | None
+) -> None:
+    """And keeping them changes nothing else: with adapters neither what is dropped out."""
+    config = CONFIG.model_copy(update={"lora": lora})
+    without, plain_context = train(config, base, plain, tmp_path / "without")
+    metrics, context = train(config.model_copy(update={"snapshots": 3}), base, plain, tmp_path / "with")
+    assert {name: value for name, value in metrics.items() if name != ON_THE_WAY} == without
+    assert weights(context) == weights(plain_context)
+    assert not (plain_context.out / ON_THE_WAY).exists()
+    assert list(metrics[ON_THE_WAY]) == ["1_of_4", "2_of_4", "3_of_4"]
+    rows = {row["tokens"]: row for row in read_metrics(context.out / "metrics.jsonl")}
+    tokenizer = load_tokenizer(base / "model")
+    _, held_out = split([annotate(one, {}) for one in DEMONSTRATIONS], CONFIG.held_out)
+    batch = collate(encode(held_out, tokenizer, 512)[0], tokenizer.pad_token_id)  # type: ignore[arg-type]
+    seen = []
+    for number, (name, tokens) in enumerate(metrics[ON_THE_WAY].items(), start=1):
+        assert rows[tokens]["step"] == number * metrics["steps"] // 4
+        model = load_model(context.out / ON_THE_WAY / name / "model")
+        load_tokenizer(context.out / ON_THE_WAY / name / "model")
+        seen.append(evaluate(model, [batch])["held_out_nats"])
+        if "held_out_nats" in rows[tokens]:
+            assert seen[-1] == pytest.approx(rows[tokens]["held_out_nats"], rel=1e-5)
+    assert any("held_out_nats" in rows[tokens] for tokens in metrics[ON_THE_WAY].values())
+    assert len(set(seen)) == 3
 
 
 def test_the_loss_is_of_everything_after_the_prompt(base: Path) -> None:
@@ -252,6 +283,8 @@ def test_errors_are_one_sentence(base: Path, plain: Path, tmp_path: Path) -> Non
     empty = annotated_folder(tmp_path / "none", [thoughtful(DEMONSTRATIONS[0])])
     with pytest.raises(UserError, match="held_out"):
         train(CONFIG, base, empty, tmp_path / "b")
+    with pytest.raises(UserError, match=r"m_step\.snapshots: 40 models on the way, expected fewer than the"):
+        train(CONFIG.model_copy(update={"snapshots": 40}), base, plain, tmp_path / "e")
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="no such file"):
         train(CONFIG, base, tmp_path / "folder", tmp_path / "c")

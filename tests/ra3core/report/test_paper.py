@@ -95,7 +95,7 @@ def test_rounds_that_were_evaluated_are_on_the_way(tmp_path: Path, artifacts: Ca
     inputs = {name: made[name] for name in kept} | {"evaluate_m_step_1/0": made["evaluate_ra3/0"]}
     report(ReportConfig(resamples=50), Context(inputs=inputs, out=tmp_path / "out", scratch=tmp_path))
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "After every round of RA3." in text
+    assert "Models on the way: RA3." in text
 
 
 def test_seeds_that_lack_a_stage_are_named(artifacts: Callable[..., Inputs]) -> None:
