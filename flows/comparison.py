@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from flows.arms import LEAF, Future, after_rlvr, analysed_with, mid_training, on_the_way, stage_of, stages
 from flows.tuning import Point, tuned
-from ra3core.config import RunConfig
+from ra3core.config import EMBEDDED, RunConfig
 from ra3core.errors import UserError
 from tasks.analysis import analysis
 from tasks.corpus import corpus, rlvr_tasks
@@ -30,9 +30,12 @@ def comparison(
 ) -> tuple[dict[str, Future], list[Future]]:
     """Every arm of the configuration for every seed, and their evaluations; and what to wait for besides.
 
-    point: opens a session for a trial of the tuning. rl: with RLVR.
+    point: opens a session for a trial of the tuning. rl: with RLVR. Raises UserError for prompts that no model could
+    be asked.
     """
     config, first = session.config, session.config.seed
+    if rl:
+        check_prompts(config)
     others: list[Future] = []
     made: dict[str, Future] = {"data": data.submit(session)}
     texts = held_out(benchmarks)
@@ -85,6 +88,15 @@ def analyses(session: Session, seed: int, arms: Mapping[str, Future]) -> dict[st
         model, name = arms[stage_of(arm, config)], f"analysis_{arm}"
         made[name] = analysis.submit(session, seed, name, model, expert, others, LEAF)
     return made
+
+
+def check_prompts(config: RunConfig) -> None:
+    """Raises UserError when tasks are put as messages to a base model that is trained here, which has no template."""
+    tasks = config.rlvr_tasks
+    if config.arms.rlvr and config.base.model is None and tasks.source != EMBEDDED and tasks.prompt == "chat":
+        raise UserError(
+            "rlvr_tasks.prompt: chat, expected docstring, or a base.model whose tokenizer has a chat template"
+        )
 
 
 def check_refresh(refresh: Sequence[str], config: RunConfig, benchmarks: Sequence[Asked]) -> None:

@@ -261,9 +261,7 @@ class _Planned(Composition):
         if stage.kind == "demonstrations":
             return work.demonstrations(self.config.corpus, metrics)
         if stage.kind == "rlvr_tasks":
-            if metrics and (tasks := int(metrics.get("tasks", 0))):
-                return Counts(tasks, metrics["tokens"] / tasks, basis="data")
-            return Counts(self.config.data.rlvr_tasks, work.PROMPT_TOKENS)
+            return work.tasks(self.config.data, self.config.rlvr_tasks, metrics)
         given = [self._counts[one.digest] for one in stage.inputs.values() if one.digest in self._counts]
         read = self._counts.get(next((d.digest for r, d in stage.inputs.items() if r in _TEXTS), ""))
         counts = read or (given[0] if given else Counts(0, 0.0))

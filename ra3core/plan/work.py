@@ -18,10 +18,12 @@ from ra3core.config import (
     BenchmarkConfig,
     BootstrapConfig,
     CorpusConfig,
+    DataConfig,
     EStepConfig,
     MStepConfig,
     RLVRConfig,
 )
+from ra3core.task_set import RLVRTasksConfig
 
 Basis = Literal["run", "data", "settings", "cap", "assumed"]
 """Where a number of tokens comes from: the stage's own manifest; counts of its data in the store; settings alone; the
@@ -36,6 +38,7 @@ DOCUMENTS: Mapping[str, tuple[float, float]] = {"embedded": (99.0, 9.5), "other"
 """Tokens and lines of a demonstration: of the suite as measured; else 1 B tokens in 3.5 M snippets, the paper's."""
 
 PROMPT_TOKENS = 60  # of the suite's tasks
+SET_PROMPT_TOKENS = 270  # of a set's: words and signs of a question, mean of the 31 KodCode tasks at hand
 WEB_TOKENS, OUTLINE_TOKENS = 95, 60  # of a document that the embedded base model is pre-trained on
 SUITE_LENGTHS = 4  # numbers of steps of the suite's evaluation tasks, `limit` tasks of each
 HELD_OUT_WEB, HELD_OUT_ELBO, HELD_OUT_TRAINED = 256, 32, 256  # documents of a stage's curves
@@ -130,6 +133,15 @@ def demonstrations(config: CorpusConfig, metrics: Mapping[str, Any] | None = Non
         return Counts(number, tokens, metrics["lines"] / max(number, 1), basis="data")
     tokens, lines = DOCUMENTS.get(config.source, DOCUMENTS["other"])
     return Counts(config.demonstrations, tokens, lines)
+
+
+def tasks(data: DataConfig, config: RLVRTasksConfig, metrics: Mapping[str, Any] | None = None) -> Counts:
+    """What RLVR trains on: as the stage has counted it; else the suite's tasks, or as many of a set as may be kept."""
+    if metrics and (number := int(metrics.get("tasks", 0))):
+        return Counts(number, metrics["tokens"] / number, basis="data")
+    if config.source == EMBEDDED:
+        return Counts(data.rlvr_tasks, PROMPT_TOKENS)
+    return Counts(config.tasks, SET_PROMPT_TOKENS)
 
 
 def annotated(counts: Counts, config: BootstrapConfig, metrics: Mapping[str, Any] | None = None) -> Counts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isnan
 
 from ra3core.report.blocks import Block, Cell, Row, Table
+from ra3core.report.inputs import Run
 from ra3core.report.rl import Courses, Gap, Measured, gap, measure
 from ra3core.report.stages import ABSENT
 from ra3core.report.style import BY_NAME
@@ -67,6 +68,21 @@ def tables(found: Courses, rates: tuple[float, ...]) -> list[Block]:
             )
         )
     return blocks
+
+
+def task_set(run: Run) -> str | None:
+    """Which tasks RLVR trained on, where they are of a set, and what of it was left out; None for the suite's."""
+    one = next(iter(run.stages.get("rlvr_tasks", {}).values()), None)
+    if one is None or "rows" not in one.manifest.metrics:
+        return None
+    figures, settings = one.manifest.metrics, one.manifest.config
+    out = {**figures["dropped"], "contaminated": figures["removed"]}
+    left = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in out.items() if number)
+    return (
+        f"RLVR's tasks: {figures['tasks']:,} of the {figures['rows']:,} rows read of `{settings['source']}` (format "
+        f"{figures['format']}), asked as a {settings['prompt']}, with {figures['tests']:,} tests; left out: "
+        f"{left or 'none'}."
+    )
 
 
 def _cell(one: Measured, share: bool) -> Cell:

@@ -190,7 +190,8 @@ def _rlvr(run: Run, evidence: Sequence[Evidence]) -> list[Block]:
             percent=True,
         ),
     )
-    blocks: list[Block] = []
+    tasks = rl_tables.task_set(run)
+    blocks: list[Block] = [Paragraph(tasks)] if tasks else []
     if result:
         blocks.append(
             picture(

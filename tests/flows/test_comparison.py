@@ -194,6 +194,15 @@ def test_every_preset_is_composed(preset: str) -> None:
     assert ("validation/0" in found) == bool(config.tuning.seeds)
 
 
+@pytest.mark.parametrize("preset", ["qwen2.5-1.5b", "llama3.2-1b", "llama3.1-8b"])
+def test_the_papers_models_learn_from_as_many_public_tasks(preset: str) -> None:
+    config = load(preset)
+    tasks = composed(config)["rlvr_tasks/0"].config.model_dump()
+    assert (tasks["source"], tasks["tasks"], tasks["prompt"]) == (config.rlvr_tasks.source, 7700, "docstring")
+    assert tasks["source"].startswith("hub:") and config.rlvr.zero_variance == "downsample"
+    assert config.rlvr.steps * config.rlvr.prompts >= 1.9 * 7700
+
+
 @pytest.mark.parametrize("preset", ["paper-mini", "paper-small"])
 def test_the_papers_presets_have_every_arm(preset: str) -> None:
     config = load(preset)

@@ -125,6 +125,15 @@ def test_settings_that_are_proposed_make_it_fit(root: Path) -> None:
     assert all(not one.settings for one in hopeless if one.stage.endswith("_rlvr/0"))
 
 
+def test_models_on_the_way_take_room_and_evaluations(root: Path) -> None:
+    plain = planned(root, "demo")
+    found = planned(root, "demo", "arms.during=[ra3]", "m_step.snapshots=3")
+    further = {row.name: row for row in found.rows if row.name not in {row.name for row in plain.rows}}
+    assert list(further) == [f"evaluate_m_step_1_at_{n}_of_4/0" for n in (1, 2, 3)]
+    assert all(row.needs[0] == "m_step_1/0" and row.state == "after its inputs" for row in further.values())
+    assert found.disk - plain.disk == 3 * 4 * found.shape.parameters
+
+
 def test_every_problem_of_a_benchmark_is_asked(root: Path) -> None:
     found = {row.name: row.work for row in planned(root, "qwen2.5-1.5b").rows if row.kind == "evaluate"}
     assert found["evaluate_ra3:humaneval/0"].written == 164 * 20 * 512

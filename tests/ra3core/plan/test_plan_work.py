@@ -14,6 +14,7 @@ from ra3core.config import (
     BenchmarkConfig,
     BootstrapConfig,
     CorpusConfig,
+    DataConfig,
     EStepConfig,
     MStepConfig,
     RLVRConfig,
@@ -22,6 +23,7 @@ from ra3core.evaluation import benchmarks
 from ra3core.evaluation.benchmarks import contest, evalplus
 from ra3core.plan import work
 from ra3core.plan.work import Counts
+from ra3core.task_set import RLVRTasksConfig
 
 COUNTS = Counts(1000, 100.0, 10.0)
 ROWS = {
@@ -53,6 +55,13 @@ def test_the_others_too() -> None:
 
 def decoding(one: work.Benchmark) -> dict[str, float]:
     return {name: getattr(one, name) for name in ("samples", "temperature", "top_p", "max_new_tokens")}
+
+
+def test_rlvrs_tasks_are_the_suites_or_those_that_a_set_is_asked_for() -> None:
+    suite, own = DataConfig(rlvr_tasks=7), RLVRTasksConfig(source="hub:some/set", tasks=9)
+    assert work.tasks(suite, RLVRTasksConfig()) == Counts(7, work.PROMPT_TOKENS)
+    assert work.tasks(suite, own) == Counts(9, work.SET_PROMPT_TOKENS)
+    assert work.tasks(suite, own, {"tasks": 4, "tokens": 400}) == Counts(4, 100, basis="data")
 
 
 def test_counts_come_from_the_store_where_it_has_them() -> None:

@@ -12,7 +12,7 @@ import pytest
 from ra3core.report.blocks import Table
 from ra3core.report.inputs import load
 from ra3core.report.rl import courses, gap, measure, timed
-from ra3core.report.rl_tables import tables
+from ra3core.report.rl_tables import tables, task_set
 
 Inputs = dict[str, Path]
 
@@ -86,3 +86,18 @@ def test_tables_leave_out_what_nobody_reaches(two: Inputs) -> None:
     cell = ntp.cells[main.columns.index("steps to 50 %")]
     assert cell.text == "> 7.5" and cell.detail.endswith("in 1 of 2")
     assert [row.cells[0].text for row in differences.rows] == ["RA3, then RLVR"]
+
+
+def test_the_page_says_which_tasks_of_a_set_rlvr_learned_from(artifacts: Callable[..., Inputs]) -> None:
+    inputs = artifacts(seeds=(0,), tasks=5)
+    assert task_set(load(inputs)) is None  # the suite's
+    file = inputs["rlvr_tasks/0"] / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["config"] = {"source": "file:set.jsonl", "prompt": "chat"}
+    manifest["metrics"] = {"tasks": 1200, "rows": 1237, "tests": 3600, "format": "mbpp", "removed": 1}
+    manifest["metrics"]["dropped"] = {"weak": 30, "cannot_fail": 6}
+    file.write_text(json.dumps(manifest))
+    assert task_set(load(inputs)) == (
+        "RLVR's tasks: 1,200 of the 1,237 rows read of `file:set.jsonl` (format mbpp), asked as a chat, with 3,600 "
+        "tests; left out: 30 weak, 6 cannot fail, 1 contaminated."
+    )
