@@ -148,6 +148,7 @@ def evaluate(
     workers: options.GradingWorkers = None,
     require_isolation: options.RequireIsolation = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where samples and results go.")] = None,
+    engine: options.Engine = "built-in",
 ) -> None:
     """Sample from one model on benchmarks and grade it by their unit tests.
 
@@ -160,6 +161,7 @@ def evaluate(
             "evaluation": {
                 "benchmarks": [{"name": name, **entry} for name in benchmark.split(",")],
                 "modes": ["free"],
+                "engine": engine,
                 "verifier": {"require_isolation": require_isolation},
             }
         },

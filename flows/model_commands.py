@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows import environment
+from flows import environment, options
 
 ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="A folder, a hub name, an artifact, or a run such as latest.")
@@ -69,6 +69,7 @@ def generate(
     n: Annotated[int, typer.Option("--n", "-n", help="Completions.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     chat: Annotated[bool, typer.Option("--chat", help="The prompt is a user's message to a chat model.")] = False,
+    engine: options.Engine = "built-in",
 ) -> None:
     """Try a model on a prompt; completions are printed as they end."""
     runtime = environment.runtime()
@@ -86,6 +87,7 @@ def generate(
         n=n,
         seed=seed,
         chat=chat,
+        engine=engine,
         runtime=runtime,
     )
 

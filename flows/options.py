@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ra3core.config import LocalEngine
+
 Preset = Annotated[str, typer.Option(help="A name in configs/, or the path of a YAML file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as e_step.think_penalty=0.1.")]
 Workers = Annotated[int | None, typer.Option(help="Stages that run at the same time.")]
@@ -20,6 +22,7 @@ DataFiles = Annotated[
 RequireIsolation = Annotated[
     bool, typer.Option("--require-isolation", help="Refuse to run programs where a protection is missing.")
 ]
+Engine = Annotated[LocalEngine, typer.Option(help="What draws completions (docs/engines.md).")]
 
 # Of the plan that `ra3 run --dry-run` prints.
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Run nothing: print stages, tokens, memory, hours and cost.")]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.models import model_folder
-from ra3core.config import RuntimeConfig
+from ra3core.config import LocalEngine, RuntimeConfig
 from ra3core.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def generate(
     n: int,
     seed: int,
     chat: bool,
+    engine: LocalEngine,
     runtime: RuntimeConfig,
 ) -> None:
     """Print completions of a prompt, each as soon as it has ended; several under a line with their number.
@@ -97,8 +98,8 @@ def generate(
         raise UserError(f"--n: {n} samples of greedy decoding are all the same, expected a temperature above 0")
     text = _read(prompt) if prompt == STDIN else prompt
     folder = model_folder(name, runtime.root, arm, of_seed)
-    from ra3core.lm.generation import Sampling
-    from ra3core.lm.generation import generate as draw
+    from ra3core.lm.engines import local_engine
+    from ra3core.lm.generation import Draw, Sampling
     from ra3core.lm.lines import LineTokenizer
 
     try:
@@ -110,11 +111,11 @@ def generate(
     if not tokens:
         raise UserError("the prompt is empty, expected some text")
 
-    def show(_: int, number: int, found: list[int]) -> None:
-        completion = str(tokenizer.decode(found))
+    def show(_: int, number: int, draw: Draw) -> None:
+        completion = str(tokenizer.decode(draw.tokens))
         print(f"{f'--- {number + 1}{chr(10)}' if n > 1 else ''}{completion.rstrip(chr(10))}", flush=True)
 
-    draw(model, tokenizer, [tokens], sampling, samples=n, seed=seed, on_completion=show)
+    local_engine(engine, model, tokenizer).generate([tokens], sampling, samples=n, seed=seed, on_completion=show)
 
 
 def _check(temperature: float, seed: int) -> None:

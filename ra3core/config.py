@@ -39,6 +39,10 @@ USUAL_KS = (1, 5, 10, 100)
 """Of pass@k, as far as there are as many samples."""
 
 
+LocalEngine = Literal["built-in", "transformers", "continuous_batching"]
+"""What draws completions from a model in this process (docs/engines.md)."""
+
+
 class DataConfig(Section):
     """The embedded suite (ra3core/corpora/suite); decides the bytes of data/ that data.dvc tracks."""
 
@@ -195,6 +199,8 @@ class RLVRConfig(Section):
     group_size: Positive = 8
     max_new_tokens: Positive = 256
     batch_size: Positive = 128  # completions drawn at once
+    engine: LocalEngine = "built-in"  # what draws completions
+    importance_cap: float | None = Field(default=None, ge=1, allow_inf_nan=True)  # of pi_trainer / pi_engine; none: 1
     temperature: float = Field(default=1.0, gt=0)
     kl: float = Field(default=0.0, ge=0)
     clip: float = Field(default=0.2, gt=0)
@@ -213,6 +219,16 @@ class RLVRConfig(Section):
     verifier: VerifierConfig = VerifierConfig()  # a run fills in its own section
     lora: LoraConfig | None = None
 
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _weights_of_the_moment(cls, value: Any) -> Any:
+        if value == "http":
+            raise ValueError(
+                "http: a server's weights would have to follow every step of the training, which is not done; "
+                "expected built-in, transformers or continuous_batching"
+            )
+        return value
+
 
 class _Sampled(Section):
     """How completions of a benchmark's tasks are drawn and graded."""
@@ -222,6 +238,7 @@ class _Sampled(Section):
     temperature: float = Field(default=0.5, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_new_tokens: Positive = 320
+    engine: LocalEngine = "built-in"  # what draws completions
     batch_size: Positive = 64
     k: list[Positive] = Field(default=[1, 4], min_length=1)
     modes: list[Literal["free", "banned", "forced"]] = Field(default=["free", "banned", "forced"], min_length=1)
@@ -291,8 +308,8 @@ class BenchmarkEntry(Section):
 
 
 class EvaluationConfig(_Sampled):
-    """Generation and grading, the same for every arm. `batch_size` and `verifier` hold for every benchmark, the rest is
-    how the embedded suite is sampled."""
+    """Generation and grading, the same for every arm. `batch_size`, `engine` and `verifier` hold for every benchmark,
+    the rest is how the embedded suite is sampled."""
 
     benchmarks: list[BenchmarkEntry] = Field(default=[BenchmarkEntry(name=EMBEDDED)], min_length=1)
 

@@ -37,6 +37,7 @@ from ra3core.evaluation.benchmarks import (
 from ra3core.evaluation.grading import Grader, Pending, data_digest, grading_code, unconfined
 from ra3core.evaluation.results import Mode, Sample, flat, summarise
 from ra3core.evaluation.samples import Sampler, chunk_seed
+from ra3core.lm.engines import local_engine
 from ra3core.lm.models import load_model, load_tokenizer
 from ra3core.stage import Context, Metrics
 from ra3core.verifier import WORKERS
@@ -142,6 +143,8 @@ def evaluate_benchmark(
     prompts = [[problem.id, benchmark.prompt(problem)] for problem in limited(benchmark.problems, config.limit)]
     drawn_by = [model.identity, prompts, benchmark.stop, context.seed, config.samples, config.temperature]
     drawn_by += [config.top_p, config.max_new_tokens, config.batch_size]
+    if config.engine != "built-in":  # which drew what is kept of older versions
+        drawn_by.append(config.engine)
     folder = out / "chunks" / hashlib.sha256(json.dumps(drawn_by).encode()).hexdigest()[:16]
     context = replace(context, out=out, scratch=folder)
     chunks = _chunks(benchmark, config, folder)
@@ -191,7 +194,8 @@ def _grade(
 
     @functools.cache
     def sampler() -> Sampler:
-        return Sampler(*model.loaded, benchmark)
+        loaded, tokenizer = model.loaded
+        return Sampler(local_engine(config.engine, loaded, tokenizer, config.batch_size), tokenizer, benchmark)
 
     if missing:
         if not all(chunk.drawn.is_file() for chunk in missing):
@@ -237,6 +241,8 @@ def _summary(
     context.out.mkdir(parents=True, exist_ok=True)
     _write(context.out / SAMPLES, "".join(json.dumps(asdict(sample)) + "\n" for sample in samples))
     sampling = {name: getattr(config, name) for name in ("samples", "temperature", "top_p", "max_new_tokens")}
+    if config.engine != "built-in":
+        sampling["engine"] = config.engine
     part = f"; only {len(problems)} of them" if len(problems) < len(benchmark.problems) else ""
     head = {"benchmark": config.benchmark, "variant": benchmark.variant + part, "sampling": sampling}
     results = summarise(samples, config.k, context.seed, head)

@@ -14,22 +14,22 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from ra3core.config import BenchmarkConfig
 from ra3core.corpora.demonstrations import COMMENT, indentation
 from ra3core.evaluation.benchmarks import Benchmark, Problem
 from ra3core.evaluation.results import Mode, Sample
-from ra3core.lm.generation import Sampling, generate
+from ra3core.lm.engines import Engine
+from ra3core.lm.generation import Sampling
 from ra3core.lm.lines import LineTokenizer
 
 
 class Sampler:
-    """Draws completions from one model."""
+    """Draws completions from one model, whose engine and tokenizer these are."""
 
-    def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark) -> None:
-        self.model, self.tokenizer, self.benchmark = model, tokenizer, benchmark
+    def __init__(self, engine: Engine, tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark) -> None:
+        self.engine, self.tokenizer, self.benchmark = engine, tokenizer, benchmark
         self.lines = LineTokenizer(tokenizer)
 
     def draw(self, problems: Sequence[Problem], mode: Mode, config: BenchmarkConfig, seed: int) -> list[Sample]:
@@ -49,21 +49,13 @@ class Sampler:
             stop=self.benchmark.stop,
             ban_comments=mode == "banned",
         )
-        drawn = generate(
-            self.model,
-            self.tokenizer,
-            prompts,
-            sampling,
-            samples=config.samples,
-            seed=seed,
-            batch_size=config.batch_size,
-        )
+        drawn = self.engine.generate(prompts, sampling, samples=config.samples, seed=seed)
         samples = []
         for problem, prompt, prefix, completions in zip(problems, prompts, prefixes, drawn, strict=True):
             given = prompt[: len(prompt) - len(prefix)]
-            for number, tokens in enumerate(completions):
-                text = self._completion(given, [*prefix, *tokens])
-                used = len(prompt) + len(tokens)
+            for number, draw in enumerate(completions):
+                text = self._completion(given, [*prefix, *draw.tokens])
+                used = len(prompt) + len(draw.tokens)
                 samples.append(Sample(problem.id, problem.steps, mode, number, text, used))
         return samples
 

@@ -16,6 +16,8 @@ average favours short right answers and long wrong ones), and `std_floor` keeps 
 being blown up to unit advantage: rewards that differ by much less than the floor keep their proportions.
 Option `kl` adds kl * sum_k (exp(d) - d - 1), d = log pi_ref - log pi: the k3 estimator of KL(pi || pi_ref), in nats per
 rollout. Built on accelerate; AdamW without weight decay.
+Option `importance_cap` multiplies a rollout's terms by its truncated importance weight when an engine drew it whose
+distribution is not quite the model's (ra3core/learning/mismatch.py).
 
 Several processes that are given the same groups plan the same passes and make every n-th of them; their gradients,
 each already divided by the number of all groups, are added up once a step (ra3core/processes.py).
@@ -36,7 +38,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor
 
-from ra3core.learning import checkpoints
+from ra3core.learning import checkpoints, mismatch
 from ra3core.lm.lines import Tokens
 from ra3core.lm.prefix import continue_with, encode, gather_log_probs, grouped_batches
 from ra3core.processes import Processes
@@ -48,7 +50,8 @@ class Rollout:
 
     tokens: at least one. reward: finite. weight: share of the group. reference: log-probabilities (nats) of the tokens
     under the frozen reference model, for the KL; none leaves the KL out. suffix: given text after the rollout, run for
-    extra loss terms only. copies: how many equal draws it stands for; `weight` is theirs together.
+    extra loss terms only. copies: how many equal draws it stands for; `weight` is theirs together. behaviour:
+    log-probabilities of the tokens under what drew them, as that tells them; none: the model itself drew them.
     """
 
     tokens: Tokens
@@ -57,6 +60,7 @@ class Rollout:
     reference: tuple[float, ...] | None = None
     suffix: Tokens = ()
     copies: int = 1
+    behaviour: tuple[float, ...] | None = None
 
 
 def merged(rollouts: Sequence[Rollout]) -> tuple[Rollout, ...]:
@@ -86,6 +90,8 @@ class Group:
             raise ValueError("a group has a context and rollouts of at least one token each")
         if not all(math.isfinite(rollout.reward) for rollout in self.rollouts):
             raise ValueError("rewards must be finite")
+        if any(r.behaviour is not None and len(r.behaviour) != len(r.tokens) for r in self.rollouts):
+            raise ValueError("a rollout's behaviour is a log-probability for each of its tokens")
 
     @property
     def draws(self) -> int:
@@ -108,6 +114,7 @@ class Objective:
     std_floor: float = 0.0
     kl: float = 0.0
     max_grad_norm: float = 1.0
+    importance_cap: float | None = None
 
 
 @dataclass
@@ -203,7 +210,8 @@ class PolicyTrainer:
         Returns, averaged over epochs: loss; grad_norm (ahead of clipping); entropy (the policy's at rollout tokens,
         nats per token); kl (nats per rollout, where references are given); clipped (share of tokens); zero_variance
         (share of groups whose rewards are all equal; they have no gradient and are not run, unless `kl` or `extra`
-        needs them); and train_tokens, the sum (`Group.tokens`). Raises ValueError when there are no groups.
+        needs them); and train_tokens, the sum (`Group.tokens`). Where rollouts have `behaviour`, also
+        `mismatch.Drift.figures` of those that are run. Raises ValueError when there are no groups.
         """
         if not groups:
             raise ValueError("no groups to train on")
@@ -215,6 +223,7 @@ class PolicyTrainer:
         metrics.update(dict.fromkeys(("loss", "grad_norm", "entropy", "kl", "clipped", "train_tokens"), 0.0))
         if not trained:
             return metrics
+        drift = self._drift([groups[n] for n in trained])
         plan = [[trained[i] for i in batch] for batch in _batches(self.model, [groups[n] for n in trained])]
         tokens = sum(rollout.copies * len(rollout.tokens) for n in trained for rollout in groups[n].rollouts)
         rollouts = sum(groups[n].draws for n in trained)
@@ -225,6 +234,7 @@ class PolicyTrainer:
         parameters = list(checkpoints.trainable(self.model).values())
         totals = dict.fromkeys(units, 0.0)
         old: list[Tensor] = []
+        importance: list[Tensor | float] = []
         self.model.train()
         for epoch in range(self.objective.epochs):
             self.optimizer.zero_grad()
@@ -234,7 +244,8 @@ class PolicyTrainer:
                 log_probs, mask = gather_log_probs(logits, drawn)
                 if epoch == 0:
                     old.append(log_probs.detach())
-                loss, sums = self._loss(groups, passed, log_probs, old[index], mask, advantages)
+                    importance.append(_importance(drift, groups, passed, old[index], mask))
+                loss, sums = self._loss(groups, passed, log_probs, old[index], mask, advantages, importance[index])
                 if extra is not None:
                     loss = loss + extra(passed, epoch)
                 loss = loss / len(groups)
@@ -254,6 +265,8 @@ class PolicyTrainer:
         self.model.eval()
         self._refresh()
         metrics |= self.processes.sum(totals)
+        if drift:
+            metrics |= drift.figures(self.processes)
         metrics["train_tokens"] = float(self.objective.epochs * sum(groups[n].tokens for n in trained))
         return metrics
 
@@ -264,6 +277,13 @@ class PolicyTrainer:
     def _backward(self, loss: Tensor) -> None:
         """Add this process's gradient; FSDP averages over processes where the others are added up."""
         self.accelerator.backward(loss * self.processes.count if self.sharded else loss)
+
+    def _drift(self, groups: Sequence[Group]) -> mismatch.Drift | None:
+        """What measures how far the rollouts' engine is off; none where no engine has told."""
+        told = [rollout.behaviour is not None for group in groups for rollout in group.rollouts]
+        if not all(told) and (any(told) or self.objective.importance_cap is not None):
+            raise ValueError("some rollouts have no behaviour log-probabilities, expected all or none, with a cap all")
+        return mismatch.Drift(self.objective.importance_cap) if all(told) else None
 
     def _advantages(self, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
         rewards = torch.zeros((len(groups), max(len(group.rollouts) for group in groups)), dtype=torch.float64)
@@ -281,10 +301,12 @@ class PolicyTrainer:
         old: Tensor,
         mask: Tensor,
         advantages: Tensor,
+        importance: Tensor | float,
     ) -> tuple[Tensor, dict[str, float]]:
         """Minus J, and the KL penalty, summed over the pass's groups; log_probs, old, mask: (rows, width)."""
         rows = passed.rows
         weights = log_probs.new_tensor([groups[n].scale * groups[n].rollouts[i].weight for n, i in rows])[:, None]
+        weights = weights * importance
         advantage = log_probs.new_tensor([float(advantages[n, i]) for n, i in rows])[:, None].expand_as(log_probs)
         surrogate, clipped = clipped_surrogate(log_probs, old, advantage, self.objective.clip)
         loss = -(weights * surrogate * mask).sum()
@@ -391,6 +413,16 @@ def _forward(
 def _copies(groups: Sequence[Group], passed: Pass, like: Tensor) -> Tensor:
     """Draws that each row of a pass stands for, (rows, 1)."""
     return like.new_tensor([groups[n].rollouts[i].copies for n, i in passed.rows])[:, None]
+
+
+def _importance(
+    drift: mismatch.Drift | None, groups: Sequence[Group], passed: Pass, log_probs: Tensor, mask: Tensor
+) -> Tensor | float:
+    """What a pass's terms are multiplied by; log_probs: the model's, ahead of the update."""
+    if drift is None:
+        return 1.0
+    told = [groups[n].rollouts[i].behaviour or () for n, i in passed.rows]
+    return drift.add(log_probs, told, mask, _copies(groups, passed, mask))
 
 
 def _entropy(logits: Tensor, weights: Tensor) -> float:

@@ -41,6 +41,7 @@ from ra3core.config import RLVRConfig
 from ra3core.corpora.demonstrations import COMMENT, Task
 from ra3core.errors import UserError
 from ra3core.evaluation import task_sets
+from ra3core.learning import mismatch
 from ra3core.learning.policy_gradient import (
     Group,
     Objective,
@@ -51,7 +52,8 @@ from ra3core.learning.policy_gradient import (
     with_reference,
 )
 from ra3core.learning.task_draw import TaskDraw
-from ra3core.lm.generation import Sampling, generate
+from ra3core.lm.engines import Engine, local_engine
+from ra3core.lm.generation import Draw, Sampling
 from ra3core.lm.lines import LineTokenizer, Tokens, end_token_id
 from ra3core.lm.models import add_lora, load_model, load_tokenizer, merge_lora, save_model
 from ra3core.processes import Processes, begin, split
@@ -66,13 +68,15 @@ HELD_OUT_STEP = 1 << 31  # the held-out completions' seed is that of a step no r
 
 @dataclass(frozen=True)
 class Completion:
-    """One sampled answer. prompt, tokens: ids, the end token left out. ended: the model ended the program itself."""
+    """One sampled answer. prompt, tokens: ids, the end token left out. ended: the model ended the program itself.
+    log_probs: of the tokens, and of the end token, as the engine tells them."""
 
     task: Task
     prompt: Tokens
     tokens: Tokens
     ended: bool
     text: str
+    log_probs: tuple[float, ...] | None = None
 
     @property
     def source(self) -> str:
@@ -118,9 +122,16 @@ def rlvr(config: RLVRConfig, context: Context) -> Metrics:
     model = load_model(context.inputs["model"] / "model", context.device)
     reference = copy.deepcopy(model).requires_grad_(False)
     objective = Objective(
-        config.learning_rate, config.clip, config.epochs, config.std_floor, config.kl, config.max_grad_norm
+        config.learning_rate,
+        config.clip,
+        config.epochs,
+        config.std_floor,
+        config.kl,
+        config.max_grad_norm,
+        config.importance_cap,
     )
     trainer = PolicyTrainer(add_lora(model, config.lora) if config.lora else model, objective, context.device)
+    local_engine(config.engine, trainer.policy, tokenizer)  # one that cannot run the model says so at once
 
     start, state = trainer.load(context.scratch) or (0, {})
     progress = Progress(**state)
@@ -220,7 +231,7 @@ class _Stage:
         update = self.trainer.step(batch, tempered(config.temperature))
 
         trained = int(update.pop("train_tokens"))
-        measured = {"entropy", "clipped", *(["kl"] if compared else [])} if trained else set()
+        measured = {"entropy", "clipped", *(["kl"] if compared else []), *mismatch.NAMES.intersection(update)}
         self.progress.tokens += sum(one.processed for one in graded) + trained
         self.progress.train_tokens += trained
         self.progress.rewards.append(statistics.fmean(one.reward for one in graded))
@@ -230,7 +241,10 @@ class _Stage:
         categories = Counter(one.category for one in graded)
         return {
             "reward": self.progress.rewards[-1],
-            **{name: update[name] for name in ("zero_variance", "grad_norm", "loss", *sorted(measured))},
+            **{
+                name: update[name]
+                for name in ("zero_variance", "grad_norm", "loss", *sorted(measured if trained else ()))
+            },
             **visits,
             "completion_tokens": statistics.fmean(one.tokens for one in graded),
             "unfinished": statistics.fmean(not one.ended for one in graded),
@@ -255,7 +269,12 @@ class _Stage:
                 group[0].prompt,
                 merged(
                     [
-                        Rollout((*one.tokens, end) if one.ended else one.tokens, grade.reward, 1 / size)
+                        Rollout(
+                            (*one.tokens, end) if one.ended else one.tokens,
+                            grade.reward,
+                            1 / size,
+                            behaviour=one.log_probs,
+                        )
                         for one, grade in zip(group, graded[n * size : (n + 1) * size], strict=True)
                     ]
                 ),
@@ -296,8 +315,15 @@ class _Stage:
         """Completions of a part's tasks, drawn from the run's seed, the step and the part, and already handed to the
         judge."""
         seed = int(numpy.random.SeedSequence([self.context.seed, step, part]).generate_state(1)[0])
-        model, batch_size = self.trainer.policy, self.config.batch_size
-        return complete(model, self.tokenizer, tasks, sampling, samples, seed, batch_size, self.judge.submit)
+        config, measured = self.config, self.measured and step != HELD_OUT_STEP
+        engine = local_engine(config.engine, self.trainer.policy, self.tokenizer, config.batch_size)
+        return complete(engine, self.tokenizer, tasks, sampling, samples, seed, self.judge.submit, measured)
+
+    @property
+    def measured(self) -> bool:
+        """Whether the engine's log-probabilities are compared with the trainer's. Those of `built-in` are of the same
+        weights and code; they are not asked for unless they are to be corrected."""
+        return self.config.engine != "built-in" or self.config.importance_cap is not None
 
 
 def read_task_folder(path: Path, held_out: int) -> tuple[list[Task], list[Task]]:
@@ -309,35 +335,26 @@ def read_task_folder(path: Path, held_out: int) -> tuple[list[Task], list[Task]]
 
 
 def complete(
-    model: torch.nn.Module,
+    engine: Engine,
     tokenizer: PreTrainedTokenizerBase,
     tasks: Sequence[Task],
     sampling: Sampling,
     samples: int,
     seed: int,
-    batch_size: int,
     on_completion: Callable[[Completion], Any] = lambda completion: None,
+    log_probs: bool = False,
 ) -> list[list[Completion]]:
     """Sample `samples` completions of each task; `on_completion` is given each as soon as it has ended."""
     lines = LineTokenizer(tokenizer)
     prompts = [_prompt(task, lines) for task in tasks]
     found: dict[tuple[int, int], Completion] = {}
 
-    def keep(i: int, j: int, tokens: list[int]) -> None:
-        ended, text = len(tokens) < sampling.max_new_tokens, str(tokenizer.decode(tokens))
-        found[i, j] = Completion(tasks[i], prompts[i], tuple(tokens), ended, text)
+    def keep(i: int, j: int, draw: Draw) -> None:
+        text = str(tokenizer.decode(draw.tokens))
+        found[i, j] = Completion(tasks[i], prompts[i], tuple(draw.tokens), draw.ended, text, draw.log_probs)
         on_completion(found[i, j])
 
-    generate(
-        model,
-        tokenizer,
-        prompts,
-        sampling,
-        samples=samples,
-        seed=seed,
-        batch_size=batch_size,
-        on_completion=keep,
-    )
+    engine.generate(prompts, sampling, samples=samples, seed=seed, log_probs=log_probs, on_completion=keep)
     return [[found[i, j] for j in range(samples)] for i in range(len(tasks))]
 
 

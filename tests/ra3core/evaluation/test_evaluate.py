@@ -23,6 +23,8 @@ from ra3core.evaluation.grading import grading_code
 from ra3core.evaluation.results import Sample, flat, summarise
 from ra3core.evaluation.samples import Sampler
 from ra3core.fingerprint import PACKAGE, _scan
+from ra3core.lm.engines import BuiltIn
+from ra3core.lm.generation import Draw, Sampling
 from ra3core.lm.lines import LineTokenizer
 from ra3core.lm.models import save_model
 from ra3core.stage import Context, StageLog
@@ -152,12 +154,11 @@ def test_forcing_spends_the_same_budget(
 ) -> None:
     budgets = []
 
-    def record(*arguments: Any, **options: Any) -> list[list[list[int]]]:
-        prompts, sampling = arguments[2], arguments[3]
+    def record(self: BuiltIn, prompts: Any, sampling: Sampling, **options: Any) -> list[list[Draw]]:
         budgets.append((len(prompts[0]), sampling.max_new_tokens, sampling.ban_comments))
-        return [[[] for _ in range(options["samples"])] for _ in prompts]
+        return [[Draw([], True) for _ in range(options["samples"])] for _ in prompts]
 
-    monkeypatch.setattr("ra3core.evaluation.samples.generate", record)
+    monkeypatch.setattr(BuiltIn, "generate", record)
     evaluate(CONFIG, context(folders, tmp_path))
     (free, f_new, f_ban), (banned, b_new, b_ban), (forced, x_new, x_ban) = budgets
     assert forced > free == banned

@@ -17,6 +17,7 @@ from ra3core.evaluation import task_sets
 from ra3core.learning.m_step import m_step
 from ra3core.learning.rlvr import Completion, Judge, complete, read_task_folder, rlvr
 from ra3core.learning.task_draw import draw
+from ra3core.lm.engines import BuiltIn
 from ra3core.lm.generation import Sampling
 from ra3core.lm.models import load_model, load_tokenizer, save_model
 from ra3core.lm.tokenizer import train_tokenizer
@@ -138,6 +139,35 @@ def test_interrupted_equals_uninterrupted(base: Path, tasks: Path, tmp_path: Pat
     assert any(row.get("kl", 0) > 0 for row in reproducible(resumed_context))
 
 
+def test_another_engine_draws_the_same_and_is_measured(base: Path, tasks: Path, tmp_path: Path) -> None:
+    """transformers' generate: token for token the same completions, so the same training, and a gap of rounding."""
+    config = CONFIG.model_copy(update={"steps": 3})
+    _, plain = train(config, base, tasks, tmp_path / "plain")
+    _, other = train(config.model_copy(update={"engine": "transformers"}), base, tasks, tmp_path / "other")
+    ours, theirs = reproducible(plain), reproducible(other)
+    assert [row["reward"] for row in ours[1:]] == [row["reward"] for row in theirs[1:]]
+    for a, b in zip(ours[1:], theirs[1:], strict=True):
+        assert {name for name in b if name.startswith("engine_")} == {
+            *("engine_gap", "engine_gap_max", "engine_kl", "engine_ess")
+        }
+        assert not any(name.startswith("engine_") for name in a)
+        assert b["engine_gap"] <= b["engine_gap_max"] < 1e-4
+        assert b["engine_kl"] < 1e-6 and b["engine_ess"] == pytest.approx(1, abs=1e-6)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-4)
+
+
+def test_importance_weights_of_the_models_own_draws_are_one(base: Path, tasks: Path, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"steps": 3, "importance_cap": 2.0, "lora": LoraConfig(rank=4, alpha=8)})
+    _, context = train(config, base, tasks, tmp_path)
+    for row in reproducible(context)[1:]:
+        assert row["engine_gap_max"] < 1e-4 and row["engine_capped"] == 0
+
+
+def test_an_engine_that_cannot_run_the_model_says_so_at_once(base: Path, tasks: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"continuous_batching: .* kind conv"):
+        train(CONFIG.model_copy(update={"engine": "continuous_batching"}), base, tasks, tmp_path)
+
+
 def test_no_steps_leave_the_model_as_it_is(base: Path, tasks: Path, tmp_path: Path) -> None:
     metrics, context = train(CONFIG.model_copy(update={"steps": 0}), base, tasks, tmp_path)
     assert weights(context.out) == weights(base)
@@ -169,9 +199,9 @@ def test_a_chat_task_needs_a_chat_model(base: Path) -> None:
     task = task_sets.make(row, chat=True, cpu_seconds=2.0, memory_mb=640)
     tokenizer, model = load_tokenizer(base / "model"), load_model(base / "model")
     with pytest.raises(UserError, match=r"rlvr_tasks\.prompt: .* no chat template"):
-        complete(model, tokenizer, [task], Sampling(4, 0.0), 1, seed=0, batch_size=1)
+        complete(BuiltIn(model, tokenizer), tokenizer, [task], Sampling(4, 0.0), 1, seed=0)
     tokenizer.chat_template = "{% for m in messages %}def {{ m.content }}{% endfor %}!"
-    [[found]] = complete(model, tokenizer, [task], Sampling(4, 0.0), 1, seed=0, batch_size=1)
+    [[found]] = complete(BuiltIn(model, tokenizer), tokenizer, [task], Sampling(4, 0.0), 1, seed=0)
     assert tokenizer.decode(list(found.prompt)) == f"def {task.prompt}!"
 
 
@@ -246,9 +276,8 @@ def test_a_program_is_judged_once_unless_the_machine_may_have_had_a_part_in_the_
 def test_completions_are_told_of_as_they_end(base: Path) -> None:
     tokenizer, model = load_tokenizer(base / "model"), load_model(base / "model")
     told: list[Completion] = []
-    groups = complete(
-        model, tokenizer, TASKS[:3], Sampling(8, 1.0), 4, seed=0, batch_size=12, on_completion=told.append
-    )
+    engine = BuiltIn(model, tokenizer, 12)
+    groups = complete(engine, tokenizer, TASKS[:3], Sampling(8, 1.0), 4, seed=0, on_completion=told.append)
     assert sorted(map(id, told)) == sorted(id(one) for group in groups for one in group)
     assert [len(group) for group in groups] == [4] * 3
 
@@ -256,9 +285,10 @@ def test_completions_are_told_of_as_they_end(base: Path) -> None:
 def test_completions_join_their_prompt(base: Path) -> None:
     tokenizer, model = load_tokenizer(base / "model"), load_model(base / "model")
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
-    groups = complete(model, tokenizer, TASKS, Sampling(8, 0.0), 1, seed=0, batch_size=64)
+    engine = BuiltIn(model, tokenizer)
+    groups = complete(engine, tokenizer, TASKS, Sampling(8, 0.0), 1, seed=0)
     assert {one.text for group in groups for one in group} <= {COMPLETION, COMPLETION.replace("2", "1")}
     assert all(one.ended and one.source.startswith(one.task.prompt) for group in groups for one in group)
     assert [group[0].task.id for group in groups] == [task.id for task in TASKS]
-    short = complete(model, tokenizer, TASKS[:1], Sampling(2, 0.0), 1, seed=0, batch_size=1)[0][0]
+    short = complete(engine, tokenizer, TASKS[:1], Sampling(2, 0.0), 1, seed=0)[0][0]
     assert not short.ended and len(short.tokens) == 2 and short.processed == len(short.prompt) + 2

@@ -2,11 +2,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import GenerationConfig
 
 from ra3core.errors import UserError
-from ra3core.lm.generation import Sampling, cut, generate
+from ra3core.lm import generation
+from ra3core.lm.generation import Sampling, cut
 from ra3core.lm.lines import think_token_ids
+
+
+def generate(*arguments, on_completion=None, **options) -> list[list[list[int]]]:
+    """The tokens of what is drawn."""
+    seen = None if on_completion is None else lambda i, j, draw: on_completion(i, j, draw.tokens)
+    drawn = generation.generate(*arguments, on_completion=seen, **options)
+    return [[one.tokens for one in group] for group in drawn]
 
 
 def test_greedy_batch_of_different_lengths_equals_one_by_one(model, tokenizer, demonstrations):
@@ -40,42 +47,6 @@ def test_sampling_depends_on_the_seed_alone(model, tokenizer, demonstrations):
     assert generate(model, tokenizer, prompts, sampling, samples=2, seed=4, batch_size=4) != first
     assert done == {(i, j): tokens for i, group in enumerate(first) for j, tokens in enumerate(group)}
     assert len(done) == 6
-
-
-@pytest.mark.parametrize("case", ["sampled", "tempered", "nucleus", "banned", "greedy"])
-def test_the_draws_are_those_of_transformers_generate(case, model, tokenizer, demonstrations):
-    """Token for token, with prompts of several lengths, repeated rows, and rows that end early."""
-    temperature, top_p = {"sampled": (1.0, 1.0), "tempered": (0.7, 1.0), "nucleus": (1.3, 0.8)}.get(case, (0.9, 1.0))
-    sampling = Sampling(40, 0.0 if case == "greedy" else temperature, top_p=top_p, ban_comments=case == "banned")
-    think = list(think_token_ids(tokenizer))
-    with torch.no_grad():  # ends often, at all sorts of lengths, and thinks often
-        model.lm_head.weight[tokenizer.eos_token_id] *= 6
-        model.lm_head.weight[think] *= 3
-    prompts = [tokenizer.encode(d.prompt)[: 5 + 6 * i] for i, d in enumerate(demonstrations[:5])]
-    found = generate(model, tokenizer, prompts, sampling, samples=6, seed=11)
-
-    rows = [i for i in sorted(range(5), key=lambda i: -len(prompts[i])) for _ in range(6)]
-    width = max(map(len, prompts))
-    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(prompts[i])) + prompts[i] for i in rows])
-    mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in rows])
-    chosen = {} if case == "greedy" else {"temperature": sampling.temperature, "top_p": top_p, "top_k": 0}
-    config = GenerationConfig(
-        max_new_tokens=40,
-        do_sample=case != "greedy",
-        suppress_tokens=think if case == "banned" else None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **chosen,
-    )
-    torch.manual_seed(11)
-    with torch.inference_mode():
-        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, width:].tolist()
-    expected: list[list[list[int]]] = [[] for _ in prompts]
-    for i, row in zip(rows, output, strict=True):
-        expected[i].append(cut(row, {tokenizer.eos_token_id}))
-    assert found == expected
-    lengths = {len(tokens) for group in found for tokens in group}
-    assert case == "greedy" or (len(lengths) > 5 and min(lengths) < 10)
 
 
 def test_probabilities_that_are_not_finite_are_told(model, tokenizer, demonstrations):
