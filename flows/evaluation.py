@@ -107,7 +107,7 @@ def evaluate_model(
     with Display() as display:
         from ra3core.evaluation.evaluate import Model, evaluate_benchmark  # imports torch
 
-        loaded = Model(folder, runtime.device, identity)
+        loaded = Model(folder, runtime.device, identity, config.precision)
         for settled, benchmark, data in asked:
             to = out / settled.slug if out else runtime.root / "reports" / _folder_name(model, identity, settled)
             with display.stage(settled.benchmark) as show:

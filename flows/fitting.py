@@ -67,18 +67,21 @@ def _settings(kind: str, config: RunConfig) -> list[str]:
     match kind:
         case "m_step":
             return [
+                "m_step.gradient_checkpointing=true",
                 *halves("m_step.batch_size", config.m_step.batch_size, 4),
                 "m_step.lora.rank=16",
                 *halves("m_step.max_tokens", config.m_step.max_tokens, 256),
             ]
         case "e_step":
             return [
+                "e_step.gradient_checkpointing=true",
                 *halves("e_step.demonstrations", config.e_step.demonstrations, 4),
                 "e_step.lora.rank=16",
                 *halves("e_step.states", config.e_step.states, 2),
             ]
         case "rlvr":
             return [
+                "rlvr.gradient_checkpointing=true",
                 *halves("rlvr.batch_size", config.rlvr.batch_size, 8),
                 "rlvr.lora.rank=16",
                 *halves("rlvr.group_size", config.rlvr.group_size, 4),
@@ -89,5 +92,5 @@ def _settings(kind: str, config: RunConfig) -> list[str]:
         case "evaluate":
             return halves("evaluation.batch_size", config.evaluation.batch_size)
         case "base":
-            return halves("base.batch_size", config.base.batch_size)
+            return ["base.gradient_checkpointing=true", *halves("base.batch_size", config.base.batch_size)]
     return []

@@ -232,7 +232,7 @@ class _Planned(Composition):
             self._planned.add(made.digest)
         lora = bool(getattr(stage.config, "lora", None))
         works = found is None and done.tokens > 0
-        shape, width = self.shape, memory.numbers_of(stage.config).width
+        shape, numbers = self.shape, memory.numbers_of(stage.config)
         self.rows[stage.name] = Row(
             stage.name,
             stage.kind,
@@ -241,7 +241,7 @@ class _Planned(Composition):
             None if first == stage.name else first,
             done,
             machines.operations(done, shape, lora),
-            machines.seconds(done, shape, lora, width, self.machine) if works else 0.0,
+            machines.seconds(done, shape, lora, numbers.width, self.machine, numbers.recomputed) if works else 0.0,
             memory.memory(stage.config, shape, counts, DEVICE) if works else None,
             memory.artifact(stage.config, stage.kind, shape, counts) if found is None else 0.0,
             memory.checkpoints(stage.config, shape) if works else 0.0,

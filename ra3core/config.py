@@ -27,7 +27,7 @@ from pydantic import (
 from ra3core.arms import ArmsConfig, TuningConfig
 from ra3core.errors import UserError
 from ra3core.filters import FilterConfig
-from ra3core.section import NonNegative, Positive, Rate, Section, Share
+from ra3core.section import NonNegative, Positive, Precision, Rate, Section, Share
 from ra3core.task_set import RLVRTasksConfig
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
@@ -102,6 +102,8 @@ class BaseConfig(Section):
     warmup_steps: NonNegative = 50
     weight_decay: float = Field(default=0.01, ge=0)
     checkpoint_steps: Positive = 200
+    precision: Precision = "float32"  # a run fills in its own
+    gradient_checkpointing: bool = False  # layers keep their inputs alone for the backward pass
 
 
 class EStepConfig(Section):
@@ -128,6 +130,8 @@ class EStepConfig(Section):
     learning_rate: float = Field(default=1e-4, gt=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     checkpoint_iterations: Positive = 20
+    precision: Precision = "float32"  # a run fills in its own
+    gradient_checkpointing: bool = False  # layers keep their inputs alone for the backward pass
     lora: LoraConfig | None = None
 
 
@@ -141,6 +145,7 @@ class BootstrapConfig(Section):
     decision: Literal["policy", "gain"] = "policy"  # who decides to think: q, or what the likeliest rationale gains
     think_penalty: float = Field(default=0.0, ge=0, allow_inf_nan=True)  # infinite: none; finite: for `gain` alone
     batch_size: Positive = 32
+    precision: Precision = "float32"  # a run fills in its own
 
 
 class _Shard(Section):
@@ -171,6 +176,9 @@ class MStepConfig(Section):
     weight_decay: float = Field(default=0.01, ge=0)
     max_tokens: Positive = 512
     checkpoint_steps: Positive = 100
+    precision: Precision = "float32"  # a run fills in its own
+    gradient_checkpointing: bool = False  # layers keep their inputs alone for the backward pass
+    packing: bool = False  # several documents in a row that do not see each other
     held_out: Share = 0.05  # of the demonstrations, for the cross-entropy curve
     snapshots: NonNegative = 0  # models kept on the way, at equal distances in steps
     lora: LoraConfig | None = None
@@ -209,6 +217,8 @@ class RLVRConfig(Section):
     learning_rate: float = Field(default=2e-4, gt=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     checkpoint_steps: Positive = 10
+    precision: Precision = "float32"  # a run fills in its own
+    gradient_checkpointing: bool = False  # layers keep their inputs alone for the backward pass
     held_out: NonNegative = 48  # the last tasks: never trained on, solved every `eval_every` steps
     eval_every: Positive = 10  # steps
     eval_samples: Positive = 2  # per task
@@ -240,6 +250,7 @@ class _Sampled(Section):
     max_new_tokens: Positive = 320
     engine: LocalEngine = "built-in"  # what draws completions
     batch_size: Positive = 64
+    precision: Precision = "float32"  # a run fills in its own
     k: list[Positive] = Field(default=[1, 4], min_length=1)
     modes: list[Literal["free", "banned", "forced"]] = Field(default=["free", "banned", "forced"], min_length=1)
     verifier: VerifierConfig = VerifierConfig()  # a run fills in its own section
@@ -380,6 +391,7 @@ class AnalysisConfig(Section):
     resamples: Positive = 1_000  # bootstrap draws of demonstrations behind every interval
     e_step: EStepConfig = EStepConfig()  # how gains are measured; a run fills in its own section
     held_out: Share = 0.05  # of the demonstrations; a run fills in m_step's
+    precision: Precision = "float32"  # a run fills in its own
 
 
 class RegistryConfig(Section):
@@ -401,6 +413,7 @@ class RunConfig(Section):
     rounds: Positive = 1  # of E-step, bootstrap, M-step
     arms: ArmsConfig = ArmsConfig()
     tuning: TuningConfig = TuningConfig()
+    precision: Precision = "float32"  # of every stage whose section has none of its own
     suite: Literal["tracked", "generated"] = "tracked"  # data/ that data.dvc names, or a stage's, for other sizes
     data: DataConfig = DataConfig()
     corpus: CorpusConfig = CorpusConfig()
@@ -415,6 +428,20 @@ class RunConfig(Section):
     report: ReportConfig = ReportConfig()
     registry: RegistryConfig = RegistryConfig()
     analysis: AnalysisConfig = AnalysisConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_precision(cls, values: Any) -> Any:
+        """The run's precision, in every section that a file or an option leaves without one."""
+        if not isinstance(values, dict) or "precision" not in values:
+            return values
+        filled = dict(values)
+        for name, field in cls.model_fields.items():
+            section = filled.get(name) or {}
+            fits = isinstance(field.annotation, type) and "precision" in getattr(field.annotation, "model_fields", {})
+            if fits and isinstance(section, dict):
+                filled[name] = {"precision": values["precision"], **section}
+        return filled
 
     @model_validator(mode="after")
     def _what_is_kept_is_evaluated(self) -> Self:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from importlib.metadata import version
-from typing import Any, cast
 
 from ra3core.config import Section
 from ra3core.stage import Context, Metrics
@@ -42,7 +41,7 @@ def package(config: PackageConfig, context: Context) -> Metrics:
 
     folder = (context.inputs["model"] / "model").resolve()
     transformers.save_model(
-        {"model": load_model(folder, dtype=cast(Any, "auto")), "tokenizer": load_tokenizer(folder)},
+        {"model": load_model(folder, precision="auto"), "tokenizer": load_tokenizer(folder)},
         str(context.out),
         task=TASK,
         pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],

@@ -49,7 +49,7 @@ from ra3core.analysis.clusters import Clusters
 from ra3core.config import AnalysisConfig
 from ra3core.lm.likelihood import decision_log_probs
 from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration, Tokens, token_texts
-from ra3core.lm.prefix import batches, continue_with, encode, next_logits
+from ra3core.lm.prefix import batches, encode, next_logits, predictions_after
 
 Boundary = tuple[TokenizedDemonstration, int]
 
@@ -125,7 +125,8 @@ def choices(
     found: list[dict[int, Choice]] = [{} for _ in programs]
     texts = [[token for line in program.lines for token in line] for program in programs]
     for batch in batches([len(p.prompt) + len(t) for p, t in zip(programs, texts, strict=True)], model):
-        logits = continue_with(model, encode(model, [programs[n].prompt for n in batch]), [texts[n] for n in batch])
+        prefix = encode(model, [programs[n].prompt for n in batch])
+        predictions = predictions_after(model, prefix, [texts[n] for n in batch])
         places = []
         for row, n in enumerate(batch):
             begin = 0
@@ -135,7 +136,8 @@ def choices(
                 begin += len(line)
         if not places:
             continue
-        chosen = logits[[row for row, *_ in places], [position for *_, position in places]].double()
+        at = [row for row, *_ in places], [position for *_, position in places]
+        chosen = predictions.at(*at, torch.Tensor.double)
         think = decision_log_probs(chosen, think_ids)[:, 0].exp().tolist()
         acting = chosen.index_fill(-1, torch.tensor(think_ids, device=chosen.device), -torch.inf)
         columns = []

@@ -92,7 +92,7 @@ def held_out_demonstrations(folder: Path, config: AnalysisConfig) -> list[Demons
 
 def abstractions(config: AnalysisConfig, context: Context, annotated: list[Annotated]) -> dict[str, Any]:
     """rationales.parquet (a row an occurrence), abstractions.parquet (a row an abstraction), and the page of them."""
-    model, lines = _load(context, "likelihood")
+    model, lines = _load(config, context, "likelihood")
     found = occurrences(annotated)
     scored = min(config.scored, len(found))
     with context.log.progress("abstractions", scored) as advance:
@@ -124,8 +124,8 @@ _SHOWN = ("text", "count", "share", "lines", "scored", "gain", "gain_se", "gain_
 
 def gains(config: AnalysisConfig, context: Context, demonstrations: list[Demonstration]) -> dict[str, Any]:
     """gains.parquet (a row a boundary), and `gain_curve` over them."""
-    policy, lines = _load(context, "policy")
-    likelihood, _ = _load(context, "likelihood")
+    policy, lines = _load(config, context, "policy")
+    likelihood, _ = _load(config, context, "likelihood")
     vocabulary: int = policy.config.vocab_size
     if likelihood.config.vocab_size != vocabulary:
         raise UserError("analysis: policy and likelihood model have different vocabularies, expected one tokenizer")
@@ -142,7 +142,7 @@ def gains(config: AnalysisConfig, context: Context, demonstrations: list[Demonst
 
 def _actions(config: AnalysisConfig, context: Context, demonstrations: list[Demonstration]) -> dict[str, Any]:
     """actions.parquet (a row a boundary), and their summary."""
-    model, lines = _load(context, "model")
+    model, lines = _load(config, context, "model")
     programs = _programs(lines, demonstrations)
     total = min(config.boundaries, sum(len(program.boundaries) for program in programs))
     with context.log.progress("action sets", total) as advance:
@@ -158,9 +158,9 @@ def _actions(config: AnalysisConfig, context: Context, demonstrations: list[Demo
     return found
 
 
-def _load(context: Context, role: str) -> tuple[Any, LineTokenizer]:
+def _load(config: AnalysisConfig, context: Context, role: str) -> tuple[Any, LineTokenizer]:
     folder = context.inputs[role] / "model"
-    return load_model(folder, context.device), LineTokenizer(load_tokenizer(folder))
+    return load_model(folder, context.device, config.precision), LineTokenizer(load_tokenizer(folder))
 
 
 def _programs(lines: LineTokenizer, demonstrations: list[Demonstration]) -> list[TokenizedDemonstration]:

@@ -39,6 +39,7 @@ from ra3core.evaluation.results import Mode, Sample, flat, summarise
 from ra3core.evaluation.samples import Sampler, chunk_seed
 from ra3core.lm.engines import local_engine
 from ra3core.lm.models import load_model, load_tokenizer
+from ra3core.section import Precision
 from ra3core.stage import Context, Metrics
 from ra3core.verifier import WORKERS
 
@@ -96,7 +97,7 @@ def _benchmark(config: BenchmarkConfig, context: Context) -> tuple[Benchmark, Pa
 def _grade_for_stage(
     benchmark: Benchmark, config: BenchmarkConfig, context: Context, chunks: Sequence[_Chunk], data: Path | None
 ) -> None:
-    model = Model(context.inputs["model"] / config.model, context.device)
+    model = Model(context.inputs["model"] / config.model, context.device, precision=config.precision)
     _grade(model, benchmark, config, context, chunks, data, context.inputs["tasks"] / PREPARED)
 
 
@@ -111,14 +112,17 @@ class Model:
     identity: what tells it from others; where it lies, by default.
     """
 
-    def __init__(self, source: str | Path, device: str = "cpu", identity: str = "") -> None:
+    def __init__(
+        self, source: str | Path, device: str = "cpu", identity: str = "", precision: Precision = "float32"
+    ) -> None:
         self.source, self.device, self.identity = source, device, identity or str(source)
+        self.precision: Precision = precision
 
     @functools.cached_property
     def loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Raises UserError when it cannot be loaded."""
         tokenizer = load_tokenizer(self.source)
-        return load_model(self.source, self.device), tokenizer
+        return load_model(self.source, self.device, self.precision), tokenizer
 
 
 def evaluate_benchmark(
@@ -145,6 +149,8 @@ def evaluate_benchmark(
     drawn_by += [config.top_p, config.max_new_tokens, config.batch_size]
     if config.engine != "built-in":  # which drew what is kept of older versions
         drawn_by.append(config.engine)
+    if model.precision != "float32":
+        drawn_by.append(model.precision)
     folder = out / "chunks" / hashlib.sha256(json.dumps(drawn_by).encode()).hexdigest()[:16]
     context = replace(context, out=out, scratch=folder)
     chunks = _chunks(benchmark, config, folder)

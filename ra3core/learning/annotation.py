@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from ra3core.corpora.demonstrations import COMMENT, Annotated, annotate
+from ra3core.lm.head import Distribution
 from ra3core.lm.likelihood import decision_log_probs
 from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration, Tokens
-from ra3core.lm.prefix import Prefix, Samples, batches, continue_with, encode, join
+from ra3core.lm.prefix import Prefix, Samples, batches, encode, join, predictions_after
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,10 @@ class RationaleSampler:
             index = torch.tensor(stops, device=logits.device)[:, None, None].expand(-1, ending.shape[1], 1)
             parts.append((ending + self._later).scatter(2, index, ending.gather(2, index)))
         return torch.cat(parts, 1)
+
+    def distribution(self, stops: Sequence[int]) -> Distribution:
+        """`constrain`, of any part of a pass whose rows are rationales that end with these tokens."""
+        return lambda logits, rows, start: self.constrain(logits, stops[rows], start)
 
     @torch.no_grad()
     def sample(
@@ -279,14 +284,16 @@ def _decide(
     for batch in batches([len(tokens) for tokens, _ in ahead], policy):
         run = prefix.select(batch)
         run.record()
-        logits = continue_with(policy, run, [ahead[i][0] for i in batch])
+        predictions = predictions_after(policy, run, [ahead[i][0] for i in batch])
         passes.append((batch, run))
         places = [(row, i, u, position) for row, i in enumerate(batch) for u, position in ahead[i][1].items()]
         if places:
-            chosen = logits[[row for row, *_ in places], [position for *_, position in places]]
-            for (_, i, u, _), pair in zip(
-                places, decision_log_probs(chosen, sampler.lines.think_ids).tolist(), strict=True
-            ):
+            pairs = predictions.at(
+                [row for row, *_ in places],
+                [position for *_, position in places],
+                lambda logits: decision_log_probs(logits, sampler.lines.think_ids),
+            )
+            for (_, i, u, _), pair in zip(places, pairs.tolist(), strict=True):
                 found[i][u] = (pair[0], pair[1])
     uniform = torch.rand(sum(map(len, found)), generator=generator, device=generator.device).tolist()
     for cursor, (tokens, _), decisions in zip(cursors, ahead, found, strict=True):

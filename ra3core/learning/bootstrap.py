@@ -141,8 +141,8 @@ class _Annotator:
     def __init__(self, config: BootstrapConfig, context: Context) -> None:
         self.config, self.seed, self.device = config, context.seed, context.device
         folder = context.inputs["policy"] / "model"
-        self.policy = load_model(folder, context.device)
-        self.likelihood = load_model(context.inputs["likelihood"] / "model", context.device)
+        self.policy = load_model(folder, context.device, config.precision)
+        self.likelihood = load_model(context.inputs["likelihood"] / "model", context.device, config.precision)
         self.lines = LineTokenizer(load_tokenizer(folder))
         vocabulary: int = self.policy.config.vocab_size
         if self.likelihood.config.vocab_size != vocabulary:

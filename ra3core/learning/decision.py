@@ -43,17 +43,21 @@ class DecisionLoss:
         self.copies: list[float] = []  # draws that each row stands for
 
     def __call__(self, passed: Pass, epoch: int) -> Tensor:
-        logits, device = passed.logits, passed.logits.device
-        after = decision_log_probs(logits[range(len(passed.rows)), passed.lengths], self.think_ids)
+        predictions, device = passed.predictions, passed.predictions.states.device
+
+        def decided(rows: Sequence[int], columns: Sequence[int]) -> Tensor:
+            return predictions.at(rows, columns, lambda logits: decision_log_probs(logits, self.think_ids))
+
+        after = decided(range(len(passed.rows)), passed.lengths)
         if epoch == 0:
             self.rates += after[:, 0].detach().exp().tolist()
             self.copies += [self.groups[n].rollouts[i].copies for n, i in passed.rows]
         if not self.decisions:
-            return logits.new_zeros(())
+            return after.new_zeros(())
         weights = [self.groups[n].scale * self.groups[n].rollouts[i].weight for n, i in passed.rows]
         loss = -self.config.consecutive_penalty * (after[:, 1] * after.new_tensor(weights)).sum()
         first = [passed.rows.index((n, 0)) for n in passed.groups]
-        log_probs = decision_log_probs(logits[first, 0], self.think_ids)
+        log_probs = decided(first, [0] * len(first))
         old = torch.stack(
             [self.old.setdefault(n, row) for n, row in zip(passed.groups, log_probs.detach(), strict=True)]
         )

@@ -64,7 +64,7 @@ from ra3core.learning.decision import DecisionLoss
 from ra3core.learning.policy_gradient import Group, Objective, PolicyTrainer, Rollout, merged
 from ra3core.learning.scoring import Scores, reconstruction, score_rationales
 from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration
-from ra3core.lm.models import add_lora, load_model, load_tokenizer, merge_lora, save_model
+from ra3core.lm.models import load_model, load_to_train, load_tokenizer, merge_lora, save_model
 from ra3core.lm.prefix import encode
 from ra3core.processes import begin, split
 from ra3core.stage import METRICS_FILE, Context, Metrics, StageLog
@@ -145,7 +145,7 @@ def e_step(config: EStepConfig, context: Context) -> Metrics:
     if processes.first:
         context.log.path = context.out / METRICS_FILE
     folder = context.inputs["model"] / "model"
-    tokenizer, likelihood = load_tokenizer(folder), load_model(folder, context.device)
+    tokenizer, likelihood = load_tokenizer(folder), load_model(folder, context.device, config.precision)
     likelihood.requires_grad_(False)
     lines = LineTokenizer(tokenizer)
     file = context.inputs["demonstrations"] / "demonstrations.parquet"
@@ -153,7 +153,7 @@ def e_step(config: EStepConfig, context: Context) -> Metrics:
     if not programs:
         raise UserError(f"{file}: no demonstration has a line that a comment may stand ahead of")
     torch.manual_seed(context.seed)  # adapters, if any, are drawn from it
-    policy = load_model(folder, context.device)
+    policy = load_to_train(folder, config, context.device)
     run = _Run(config, context, lines, likelihood, policy, programs)
     if math.isinf(config.think_penalty):
         context.log.message("the think penalty is infinite: thinking never pays, the policy is the model as it is")
@@ -167,8 +167,9 @@ def e_step(config: EStepConfig, context: Context) -> Metrics:
     if config.parts < processes.count:
         context.log.message(f"e_step.parts: {config.parts}, so only as many of {processes.count} processes sample")
     metrics = run.train(context.log)
+    trained = run.trainer.whole()
     if processes.first:
-        save_model(merge_lora(run.trainer.policy), tokenizer, context.out / "model")
+        save_model(merge_lora(trained), tokenizer, context.out / "model")
         (context.out / "examples.json").write_text(json.dumps(run.examples, indent=1))
     return metrics
 
@@ -199,7 +200,7 @@ class _Run:
         context: Context,
         lines: LineTokenizer,
         likelihood: PreTrainedModel,
-        policy: PreTrainedModel,
+        policy: torch.nn.Module,
         programs: list[TokenizedDemonstration],
     ) -> None:
         self.config, self.seed, self.scratch, self.device = config, context.seed, context.scratch, context.device
@@ -218,7 +219,7 @@ class _Run:
             kl=config.kl,
             max_grad_norm=config.max_grad_norm,
         )
-        self.trainer = PolicyTrainer(add_lora(policy, config.lora) if config.lora else policy, objective, self.device)
+        self.trainer = PolicyTrainer(policy, objective, self.device, config.precision)
         self.tokens = self.train_tokens = 0
         self.examples: list[dict[str, Any]] = []
 
@@ -291,7 +292,7 @@ class _Run:
         stops = [state.stop for state in states]
         trained = self.trainer.step(
             groups,
-            lambda logits, rows: self.sampler.constrain(logits, [stops[n] for n, _ in rows]),
+            lambda logits, rows, start: self.sampler.constrain(logits, [stops[n] for n, _ in rows], start),
             decide,
         )
         self.train_tokens += int(trained.pop("train_tokens"))

@@ -29,6 +29,7 @@ from ra3core.config import MStepConfig
 from ra3core.corpora.demonstrations import Annotated, annotate, read_annotated, read_demonstrations
 from ra3core.errors import UserError
 from ra3core.learning.checkpoints import copy_whole, unsharded
+from ra3core.learning.packing import require_apart
 from ra3core.learning.training import (
     IGNORED,
     Batch,
@@ -41,8 +42,9 @@ from ra3core.learning.training import (
     train,
 )
 from ra3core.lm.lines import LineTokenizer
-from ra3core.lm.models import add_lora, load_model, load_tokenizer, merge_lora, save_model
+from ra3core.lm.models import autocast, load_to_train, load_tokenizer, merge_lora, save_model
 from ra3core.processes import begin
+from ra3core.section import Precision
 from ra3core.stage import ON_THE_WAY, Context, Metrics
 
 EVALUATED = 256  # held-out demonstrations that an evaluation reads at most
@@ -61,7 +63,9 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
     transformers.set_seed(context.seed)  # adapters are initialised at random
     source = context.inputs["model"] / "model"
     tokenizer = load_tokenizer(source)
-    model = _new_model(source, config, context.device)
+    model = load_to_train(source, config, context.device)
+    if config.packing:
+        require_apart(model)
 
     annotated = read_demonstration_folder(context.inputs["demonstrations"])
     trained, held_out = split(annotated, config.held_out)
@@ -92,7 +96,7 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
 
     def keep(model: nn.Module, name: str) -> None:
         with torch.random.fork_rng(devices=[]):  # adapters are drawn and then overwritten
-            whole = _new_model(source, config, "cpu")
+            whole = load_to_train(source, config, "cpu")
         copy_whole(model, whole)
         if processes.first:
             save_model(merge_lora(whole), tokenizer, context.out / ON_THE_WAY / name / "model")
@@ -104,15 +108,18 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
         Schedule(config.learning_rate, round(config.warmup_share * len(batches)), config.weight_decay),
         context,
         checkpoint_steps=config.checkpoint_steps,
-        evaluate=(lambda model: evaluate(model, evaluation)) if evaluation else None,
+        evaluate=(lambda model: evaluate(model, evaluation, config.precision)) if evaluation else None,
         after={step: partial(keep, name=name) for name, step in kept.items()},
+        precision=config.precision,
+        pack=config.max_tokens if config.packing else None,
     )
 
     parameters = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    final = evaluate(model, evaluation)
-    fit = {name.replace("held_out", "trained"): value for name, value in evaluate(model, at_end).items()}
-    trained_model = unsharded(model, lambda: _new_model(source, config, "cpu"))
+    final = evaluate(model, evaluation, config.precision)
+    seen = evaluate(model, at_end, config.precision)
+    fit = {name.replace("held_out", "trained"): value for name, value in seen.items()}
+    trained_model = unsharded(model, lambda: load_to_train(source, config, "cpu"))
     if processes.first:
         save_model(merge_lora(trained_model), tokenizer, context.out / "model")
     train_tokens = sum(batch_tokens(batch) for batch in batches)
@@ -131,12 +138,6 @@ def m_step(config: MStepConfig, context: Context) -> Metrics:
         **final,
         **fit,
     }
-
-
-def _new_model(source: Path, config: MStepConfig, device: str) -> nn.Module:
-    """The model as training begins."""
-    model = load_model(source, device)
-    return model if config.lora is None else add_lora(model, config.lora)
 
 
 def _steps_kept(config: MStepConfig, steps: int) -> dict[str, int]:
@@ -259,7 +260,7 @@ def _spread(examples: Sequence[Example], count: int) -> list[Example]:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
+def evaluate(model: nn.Module, batches: Sequence[Batch], precision: Precision = "float32") -> dict[str, float]:
     """Cross-entropy on demonstrations that are not trained on.
 
     held_out_code: nats per code token, given the rationales ahead of it. held_out_rationale: nats per token of
@@ -273,7 +274,8 @@ def evaluate(model: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
     device = next(model.parameters()).device
     nats, counts, demonstrations = {"code": 0.0, "rationale": 0.0}, {"code": 0, "rationale": 0}, 0
     for batch in batches:
-        losses = token_losses(model, batch.input_ids.to(device), batch.labels.to(device)).double().cpu()
+        with autocast(device, precision):
+            losses = token_losses(model, batch.input_ids.to(device), batch.labels.to(device)).double().cpu()
         counted, rationale = batch.labels[:, 1:] != IGNORED, batch.rationale[:, 1:]
         for kind, mask in (("code", counted & ~rationale), ("rationale", counted & rationale)):
             nats[kind] += float(losses[mask].sum())

@@ -21,6 +21,9 @@ distribution is not quite the model's (ra3core/learning/mismatch.py).
 
 Several processes that are given the same groups plan the same passes and make every n-th of them; their gradients,
 each already divided by the number of all groups, are added up once a step (ra3core/processes.py).
+
+In bfloat16 (docs/devices.md#precision) passes compute in it (autocast); weights in training, their gradients and
+moments, log-probabilities and this objective stay in float32.
 """
 
 from __future__ import annotations
@@ -39,9 +42,13 @@ from accelerate.utils import DistributedType
 from torch import Tensor
 
 from ra3core.learning import checkpoints, mismatch
+from ra3core.lm import head
+from ra3core.lm.head import NO_TOKEN, Predictions, predict
 from ra3core.lm.lines import Tokens
-from ra3core.lm.prefix import continue_with, encode, gather_log_probs, grouped_batches
+from ra3core.lm.models import autocast, narrow, recomputes
+from ra3core.lm.prefix import encode, gather_log_probs, grouped_batches, padded, predictions_after
 from ra3core.processes import Processes
+from ra3core.section import Precision
 
 
 @dataclass(frozen=True)
@@ -122,23 +129,28 @@ class Pass:
     """One forward pass over some of the groups: what extra loss terms are made of.
 
     groups: indices into the groups that the step was given. rows: (group, rollout) of each row. lengths: tokens of each
-    row's rollout and suffix. logits: (rows, 1 + longest, vocabulary); [r, k] predicts token k of row r and
-    [r, lengths[r]] the token after it; the model's own, with gradient.
+    row's rollout and suffix. predictions: (rows, 1 + longest); [r, k] is of token k of row r and [r, lengths[r]]
+    of the token after it; the model's own, with gradient.
     """
 
     groups: list[int]
     rows: list[tuple[int, int]]
     lengths: list[int]
-    logits: Tensor
+    predictions: Predictions
+
+    def distribution(self, distribution: Distribution) -> head.Distribution:
+        """It, of any part of these rows."""
+        return lambda logits, rows, start: distribution(logits, self.rows[rows], start)
 
 
-Distribution = Callable[[Tensor, Sequence[tuple[int, int]]], Tensor]
-"""From the model's logits (rows, width, vocabulary) to those the rollouts were drawn from; rows as in `Pass`."""
+Distribution = Callable[[Tensor, Sequence[tuple[int, int]], int], Tensor]
+"""From the model's logits (rows, width, vocabulary) to those the rollouts were drawn from: of some rows of a `Pass`,
+named as there, from this column on."""
 
 
 def tempered(temperature: float) -> Distribution:
     """The distribution of sampling at a temperature."""
-    return lambda logits, rows: logits / temperature
+    return lambda logits, rows, start: logits / temperature
 
 
 def group_advantages(rewards: Tensor, weights: Tensor, std_floor: float) -> tuple[Tensor, Tensor]:
@@ -164,8 +176,7 @@ def with_reference(model: torch.nn.Module, groups: Sequence[Group], distribution
     with torch.no_grad():
         for batch in _batches(model, groups):
             passed, tokens = _forward(model, groups, batch)
-            logits = distribution(passed.logits[:, : max(map(len, tokens))], passed.rows)
-            log_probs, _ = gather_log_probs(logits, tokens)
+            log_probs, _ = gather_log_probs(passed.predictions, tokens, passed.distribution(distribution))
             for (n, i), row in zip(passed.rows, log_probs.tolist(), strict=True):
                 rollouts = list(found[n].rollouts)
                 rollouts[i] = replace(rollouts[i], reference=tuple(row[: len(rollouts[i].tokens)]))
@@ -176,12 +187,17 @@ def with_reference(model: torch.nn.Module, groups: Sequence[Group], distribution
 class PolicyTrainer:
     """A policy, its optimiser, and checkpoints from which training continues exactly, on any number of processes.
 
-    model: what is trained. policy: what to sample from and to save, whole in every process; the model itself unless its
-    weights are sharded (FSDP), else a copy that follows it.
+    model: what is trained, its trainable weights in float32. policy: what to sample from, whole in every process; the
+    model itself unless its weights are sharded (FSDP) or in another precision than what is sampled from: then a copy
+    that follows it. A model that recomputes its layers runs each rollout with its context ahead of it: transformers
+    leaves a cache out of such passes, and a context encoded once would be lost.
     """
 
-    def __init__(self, model: torch.nn.Module, objective: Objective, device: str = "cpu") -> None:
+    def __init__(
+        self, model: torch.nn.Module, objective: Objective, device: str = "cpu", precision: Precision = "float32"
+    ) -> None:
         self.objective = objective
+        self.precision: Precision = precision
         self.accelerator = Accelerator(cpu=device == "cpu")
         self.processes = Processes(device)
         self.sharded = self.accelerator.distributed_type == DistributedType.FSDP
@@ -189,8 +205,13 @@ class PolicyTrainer:
             [p for p in model.parameters() if p.requires_grad], lr=objective.learning_rate, weight_decay=0.0
         )
         self.model = self.policy = model.to(self.processes.device)
-        if self.sharded:
+        self.apart = self.sharded or recomputes(model)  # every rollout with a context of its own
+        narrower = precision == "bfloat16" and all(p.dtype == torch.float32 for p in model.parameters())
+        if self.sharded or narrower:
             self.policy = copy.deepcopy(model).requires_grad_(False)
+        if narrower:
+            narrow(self.policy)
+        if self.sharded:
             self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         else:
             self.optimizer = self.accelerator.prepare(optimizer)
@@ -224,7 +245,10 @@ class PolicyTrainer:
         if not trained:
             return metrics
         drift = self._drift([groups[n] for n in trained])
-        plan = [[trained[i] for i in batch] for batch in _batches(self.model, [groups[n] for n in trained])]
+        plan = [
+            [trained[i] for i in batch]
+            for batch in _batches(self.model, [groups[n] for n in trained], shared=not self.apart)
+        ]
         tokens = sum(rollout.copies * len(rollout.tokens) for n in trained for rollout in groups[n].rollouts)
         rollouts = sum(groups[n].draws for n in trained)
         units = {"loss": 1, "entropy": tokens, "clipped": tokens, "kl": rollouts}
@@ -239,23 +263,29 @@ class PolicyTrainer:
         for epoch in range(self.objective.epochs):
             self.optimizer.zero_grad()
             for index, batch in enumerate(own):
-                passed, drawn = self._forward(groups, batch)
-                logits = distribution(passed.logits[:, : max(map(len, drawn))], passed.rows)
-                log_probs, mask = gather_log_probs(logits, drawn)
-                if epoch == 0:
-                    old.append(log_probs.detach())
-                    importance.append(_importance(drift, groups, passed, old[index], mask))
-                loss, sums = self._loss(groups, passed, log_probs, old[index], mask, advantages, importance[index])
-                if extra is not None:
-                    loss = loss + extra(passed, epoch)
+                with autocast(self.processes.device, self.precision):
+                    passed, drawn = self._forward(groups, batch)
+                    targets = padded(drawn).to(passed.predictions.states.device)
+                    log_probs, entropies = passed.predictions.log_probs(
+                        targets, passed.distribution(distribution), targets != NO_TOKEN
+                    )
+                    mask = (targets != NO_TOKEN).float()
+                    if epoch == 0:
+                        old.append(log_probs.detach())
+                        importance.append(_importance(drift, groups, passed, old[index], mask))
+                    loss, sums = self._loss(groups, passed, log_probs, old[index], mask, advantages, importance[index])
+                    if extra is not None:
+                        loss = loss + extra(passed, epoch)
                 loss = loss / len(groups)
                 self._backward(loss)
                 sums["loss"] = float(loss.detach())
-                sums["entropy"] = _entropy(logits.detach(), _copies(groups, passed, mask) * mask)
+                sums["entropy"] = float((entropies * _copies(groups, passed, mask)).sum())
                 for name, value in sums.items():
                     totals[name] += value / units[name] / self.objective.epochs
             for _ in range(idle):
-                self._backward(0 * self._forward(groups, plan[0])[0].logits.sum())
+                with autocast(self.processes.device, self.precision):
+                    nothing = 0 * self._forward(groups, plan[0])[0].predictions.states.sum()
+                self._backward(nothing)
             if not self.sharded:
                 self.processes.sum_gradients(parameters)
             norm = self.accelerator.clip_grad_norm_(parameters, self.objective.max_grad_norm)
@@ -272,7 +302,7 @@ class PolicyTrainer:
 
     def _forward(self, groups: Sequence[Group], batch: list[int]) -> tuple[Pass, list[Tokens]]:
         """`_forward` through the model; sharded, in one call a pass, which its hooks gather and free weights around."""
-        return _forward(self.model, groups, batch, _in_one_call if self.sharded else _in_two_calls)
+        return _forward(self.model, groups, batch, _in_one_call if self.apart else _in_two_calls)
 
     def _backward(self, loss: Tensor) -> None:
         """Add this process's gradient; FSDP averages over processes where the others are added up."""
@@ -346,15 +376,23 @@ class PolicyTrainer:
         saved = json.loads((folder / "state.json").read_text())
         return saved["step"], saved["state"]
 
+    def whole(self) -> torch.nn.Module:
+        """The trained model, whole, with the weights that were trained: what to save; called by every process."""
+        if not self.sharded or self.precision == "float32":
+            return self.policy if self.sharded else self.model
+        target = copy.deepcopy(self.policy).to("cpu", torch.float32)
+        checkpoints.copy_whole(self.model, target)
+        return target
+
     def _refresh(self) -> None:
         """The policy to sample from is as the weights are now."""
-        if self.sharded:
+        if self.policy is not self.model:
             checkpoints.copy_whole(self.model, self.policy, only_trainable=True)
 
 
-def _batches(model: torch.nn.Module, groups: Sequence[Group]) -> Iterator[list[int]]:
+def _batches(model: torch.nn.Module, groups: Sequence[Group], shared: bool = True) -> Iterator[list[int]]:
     lengths = [[len(rollout.tokens) + len(rollout.suffix) for rollout in group.rollouts] for group in groups]
-    return grouped_batches([group.context for group in groups], lengths, model)
+    return grouped_batches([group.context for group in groups], lengths, model, shared)
 
 
 def _enough(plan: Sequence[list[int]], count: int) -> list[list[int]]:
@@ -366,20 +404,20 @@ def _enough(plan: Sequence[list[int]], count: int) -> list[list[int]]:
     return found
 
 
-Run = Callable[[torch.nn.Module, Sequence[Tokens], Sequence[int], Sequence[Tokens]], Tensor]
-"""Logits after contexts: (model, contexts, the context of each row, the tokens of each row) -> as `Pass.logits`."""
+Run = Callable[[torch.nn.Module, Sequence[Tokens], Sequence[int], Sequence[Tokens]], Predictions]
+"""What is predicted after contexts: (model, contexts, the context of each row, the tokens of each row)."""
 
 
 def _in_two_calls(
     model: torch.nn.Module, contexts: Sequence[Tokens], places: Sequence[int], rows: Sequence[Tokens]
-) -> Tensor:
+) -> Predictions:
     """Each context is encoded once for all its rows."""
-    return continue_with(model, encode(model, contexts).select(places), rows)
+    return predictions_after(model, encode(model, contexts).select(places), rows)
 
 
 def _in_one_call(
     model: torch.nn.Module, contexts: Sequence[Tokens], places: Sequence[int], rows: Sequence[Tokens]
-) -> Tensor:
+) -> Predictions:
     """Each row runs with its context ahead of it, padded so that all contexts end at one place."""
     longest, width = max(map(len, contexts)), max(map(len, rows))
     ids = torch.zeros((len(rows), longest + width), dtype=torch.long)
@@ -391,10 +429,8 @@ def _in_one_call(
     device = next(model.parameters()).device
     ids, mask = ids.to(device), mask.to(device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    output = model(
-        input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=width + 1
-    )
-    return output.logits
+    inputs = {"attention_mask": mask, "position_ids": positions, "use_cache": False}
+    return predict(model, ids, **inputs, logits_to_keep=width + 1)[0]
 
 
 def _forward(
@@ -406,8 +442,8 @@ def _forward(
     place = {n: k for k, n in enumerate(batch)}
     whole = [(*groups[n].rollouts[i].tokens, *groups[n].rollouts[i].suffix) for n, i in rows]
     contexts = [groups[n].context for n in batch]
-    logits = run(model, contexts, [place[n] for n, _ in rows], whole)
-    return Pass(batch, rows, [len(row) for row in whole], logits), tokens
+    predictions = run(model, contexts, [place[n] for n, _ in rows], whole)
+    return Pass(batch, rows, [len(row) for row in whole], predictions), tokens
 
 
 def _copies(groups: Sequence[Group], passed: Pass, like: Tensor) -> Tensor:
@@ -423,10 +459,3 @@ def _importance(
         return 1.0
     told = [groups[n].rollouts[i].behaviour or () for n, i in passed.rows]
     return drift.add(log_probs, told, mask, _copies(groups, passed, mask))
-
-
-def _entropy(logits: Tensor, weights: Tensor) -> float:
-    """Entropy in nats, summed over tokens with weights (rows, width); logits of -inf count as probability 0."""
-    counted = weights > 0
-    probabilities = logits[counted].softmax(-1)
-    return float((torch.special.entr(probabilities).sum(-1) * weights[counted]).sum())

@@ -42,9 +42,10 @@ from ra3core.learning.training import (
     train,
 )
 from ra3core.lm.lines import end_token_id
-from ra3core.lm.models import save_model
+from ra3core.lm.models import autocast, recompute, save_model
 from ra3core.lm.tokenizer import train_tokenizer
 from ra3core.processes import begin
+from ra3core.section import Precision
 from ra3core.stage import Context, Metrics
 
 HELD_OUT = 256  # web documents that are scored instead of trained on
@@ -74,6 +75,7 @@ def pretrain(config: BaseConfig, context: Context) -> Metrics:
         )
     tokenizer = train_tokenizer(web + outlines)
     model = new_model(config, tokenizer)
+    recompute(model, config)
 
     held_out, documents = encode(web[:HELD_OUT], tokenizer), encode(web[HELD_OUT:], tokenizer)
     plan = plan_batches(documents, encode(outlines, tokenizer), config, context.seed)
@@ -95,7 +97,8 @@ def pretrain(config: BaseConfig, context: Context) -> Metrics:
         ),
         context,
         checkpoint_steps=config.checkpoint_steps,
-        evaluate=lambda model: {"held_out": _held_out_loss(model, scored)},
+        evaluate=lambda model: {"held_out": _held_out_loss(model, scored, config.precision)},
+        precision=config.precision,
     )
     trained = sum(batch_tokens(batch) for batch in batches)
     metrics = {
@@ -103,7 +106,7 @@ def pretrain(config: BaseConfig, context: Context) -> Metrics:
         "train_tokens": trained,
         "steps": len(batches),
         "parameters": model.num_parameters(),
-        "held_out": _held_out_loss(model, scored),
+        "held_out": _held_out_loss(model, scored, config.precision),
     }
     trained_model = unsharded(model, lambda: new_model(config, tokenizer))
     if processes.first:
@@ -187,11 +190,13 @@ class _Stream:
 
 
 @torch.no_grad()
-def _held_out_loss(model: nn.Module, batches: list[Batch]) -> float:
+def _held_out_loss(model: nn.Module, batches: list[Batch], precision: Precision) -> float:
     """Nats per token after the docstring."""
     model.eval()
-    device = next(model.parameters()).device
-    nats = sum(float(token_losses(model, b.input_ids.to(device), b.labels.to(device)).double().sum()) for b in batches)
+    device, nats = next(model.parameters()).device, 0.0
+    with autocast(device, precision):
+        for b in batches:
+            nats += float(token_losses(model, b.input_ids.to(device), b.labels.to(device)).double().sum())
     return nats / sum(int((batch.labels[:, 1:] != IGNORED).sum()) for batch in batches)
 
 
@@ -200,7 +205,10 @@ def _held_out_loss(model: nn.Module, batches: list[Batch]) -> float:
 
 def recipe_of(config: BaseConfig, context: Context) -> str:
     """Digest of what determines the result: the section, the seed, the corpus's bytes."""
-    recipe: dict[str, Any] = config.model_dump(exclude={"model", "checkpoint", "checkpoint_steps"})
+    left_out = {"model", "checkpoint", "checkpoint_steps", "gradient_checkpointing"}
+    if config.precision == "float32":  # as before there was another
+        left_out.add("precision")
+    recipe: dict[str, Any] = config.model_dump(exclude=left_out)
     recipe["seed"] = context.seed
     for name in ("web.parquet", "outlines.parquet"):
         recipe[name] = hashlib.sha256((context.inputs["corpus"] / name).read_bytes()).hexdigest()

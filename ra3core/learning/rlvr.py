@@ -21,7 +21,6 @@ Alone: docs/rlvr.md has the snippet (`rlvr(RLVRConfig(), Context(inputs=..., out
 
 from __future__ import annotations
 
-import copy
 import json
 import statistics
 import time
@@ -55,7 +54,7 @@ from ra3core.learning.task_draw import TaskDraw
 from ra3core.lm.engines import Engine, local_engine
 from ra3core.lm.generation import Draw, Sampling
 from ra3core.lm.lines import LineTokenizer, Tokens, end_token_id
-from ra3core.lm.models import add_lora, load_model, load_tokenizer, merge_lora, save_model
+from ra3core.lm.models import load_model, load_to_train, load_tokenizer, merge_lora, save_model
 from ra3core.processes import Processes, begin, split
 from ra3core.stage import Context, Metrics
 from ra3core.verifier import WORKERS, Verdict, Verifier
@@ -119,8 +118,9 @@ def rlvr(config: RLVRConfig, context: Context) -> Metrics:
     transformers.set_seed(context.seed)  # adapters are initialised at random
     tasks, held_out = read_task_folder(context.inputs["tasks"] / "rlvr_tasks.parquet", config.held_out)
     tokenizer = load_tokenizer(context.inputs["model"] / "model")
-    model = load_model(context.inputs["model"] / "model", context.device)
-    reference = copy.deepcopy(model).requires_grad_(False)
+    folder = context.inputs["model"] / "model"
+    model = load_to_train(folder, config, context.device)
+    reference = load_model(folder, context.device, config.precision).requires_grad_(False)
     objective = Objective(
         config.learning_rate,
         config.clip,
@@ -130,7 +130,7 @@ def rlvr(config: RLVRConfig, context: Context) -> Metrics:
         config.max_grad_norm,
         config.importance_cap,
     )
-    trainer = PolicyTrainer(add_lora(model, config.lora) if config.lora else model, objective, context.device)
+    trainer = PolicyTrainer(model, objective, context.device, config.precision)
     local_engine(config.engine, trainer.policy, tokenizer)  # one that cannot run the model says so at once
 
     start, state = trainer.load(context.scratch) or (0, {})
@@ -158,8 +158,9 @@ def rlvr(config: RLVRConfig, context: Context) -> Metrics:
                 trainer.save(context.scratch, step, asdict(progress))
             advance(1)
 
+    trained = trainer.whole()
     if processes.first:
-        save_model(merge_lora(trainer.policy), tokenizer, context.out / "model")
+        save_model(merge_lora(trained), tokenizer, context.out / "model")
         (context.out / "visits.json").write_text(json.dumps(progress.visits, indent=0) + "\n")
     tenth = max(1, config.steps // 10)
     metrics: Metrics = {

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ra3core.learning.annotation import Annotation, Drawn, RationaleSampler, State
+from ra3core.lm.head import Predictions
 from ra3core.lm.likelihood import decision_log_probs
 from ra3core.lm.lines import LineTokenizer
-from ra3core.lm.prefix import batches, continue_with, encode, gather_log_probs, grouped_batches
+from ra3core.lm.prefix import batches, encode, gather_log_probs, grouped_batches, predictions_after
 
 
 @dataclass(frozen=True)
@@ -82,22 +83,22 @@ def _score(
         rows = [(n, i, tokens) for n in batch for i, tokens in enumerate(texts[n])]
         place = {n: k for k, n in enumerate(batch)}
         prefix = encode(likelihood, [states[n].context for n in batch])
-        logits = continue_with(likelihood, prefix.select([place[n] for n, *_ in rows]), [row[2] for row in rows])
-        log_probs, mask = gather_log_probs(logits, [row[2] for row in rows])
+        tokens = [row[2] for row in rows]
+        predictions = predictions_after(likelihood, prefix.select([place[n] for n, *_ in rows]), tokens)
+        log_probs, mask = gather_log_probs(predictions, tokens)
         ends = mask.sum(1, keepdim=True)
         begins = ends - ends.new_tensor([len(targets[n]) for n, *_ in rows])[:, None]
         counted = torch.arange(mask.shape[1], device=mask.device)[None] >= begins
         sums = (log_probs.double() * counted * mask).sum(1)
         if given_act:
             places = [(r, int(begins[r]) + k) for r, (n, *_) in enumerate(rows) for k in states[n].decisions(window)]
-            sums -= _log_act(logits, places, sampler.lines.think_ids)
+            sums -= _log_act(predictions, places, sampler.lines.think_ids)
         thinking = [row for row, (_, i, _) in enumerate(rows) if i > 0]
         drawn = [rationales[rows[row][0]][rows[row][1] - 1] for row in thinking]
-        longest = max((len(d.tokens) for d in drawn), default=0)
         own: list[list[float]] = []
         if drawn:
-            constrained = sampler.constrain(logits[thinking, :longest], [states[rows[r][0]].stop for r in thinking])
-            own = gather_log_probs(constrained, [d.tokens for d in drawn])[0].tolist()
+            constrained = sampler.distribution([states[rows[row][0]].stop for row in thinking])
+            own = gather_log_probs(predictions.select(thinking), [d.tokens for d in drawn], constrained)[0].tolist()
         values = {(n, i): value for (n, i, _), value in zip(rows, sums.tolist(), strict=True)}
         references = {rows[r][:2]: tuple(v[: len(d.tokens)]) for r, v, d in zip(thinking, own, drawn, strict=True)}
         for n in batch:
@@ -137,25 +138,26 @@ def reconstruction(
         decisions.append(places)
     found = [0.0] * len(annotations)
     for batch in batches([len(a.tokens.prompt) + len(t) for a, t in zip(annotations, texts, strict=True)], likelihood):
-        logits = continue_with(
-            likelihood, encode(likelihood, [annotations[n].tokens.prompt for n in batch]), [texts[n] for n in batch]
-        )
-        log_probs, counted = gather_log_probs(logits, [texts[n] for n in batch])
+        prefix = encode(likelihood, [annotations[n].tokens.prompt for n in batch])
+        predictions = predictions_after(likelihood, prefix, [texts[n] for n in batch])
+        log_probs, counted = gather_log_probs(predictions, [texts[n] for n in batch])
         for row, n in enumerate(batch):
             counted[row, : len(masks[n])] = counted.new_tensor(masks[n])
         sums = (log_probs.double() * counted).sum(1)
         if given_act:
-            sums -= _log_act(logits, [(row, k) for row, n in enumerate(batch) for k in decisions[n]], lines.think_ids)
+            places = [(row, k) for row, n in enumerate(batch) for k in decisions[n]]
+            sums -= _log_act(predictions, places, lines.think_ids)
         for n, value in zip(batch, sums.tolist(), strict=True):
             found[n] = value
     return found
 
 
-def _log_act(logits: Tensor, places: Sequence[tuple[int, int]], think_ids: Sequence[int]) -> Tensor:
-    """Sum of log p(act) over the (row, position) places of each row, (rows,) in nats; logits as `continue_with`'s."""
-    total = torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
+def _log_act(predictions: Predictions, places: Sequence[tuple[int, int]], think_ids: Sequence[int]) -> Tensor:
+    """Sum of log p(act) over the (row, position) places of each row, (rows,) in nats."""
+    states = predictions.states
+    total = torch.zeros(len(states), dtype=torch.float64, device=states.device)
     if not places:
         return total
     rows, positions = [row for row, _ in places], [position for _, position in places]
-    acted = decision_log_probs(logits[rows, positions], think_ids)[:, 1].double()
-    return total.index_add(0, torch.tensor(rows, device=logits.device), acted)
+    acted = predictions.at(rows, positions, lambda logits: decision_log_probs(logits, think_ids)[:, 1].double())
+    return total.index_add(0, torch.tensor(rows, device=states.device), acted)

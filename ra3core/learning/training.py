@@ -21,9 +21,13 @@ from torch.utils.data import DataLoader
 
 from ra3core.errors import UserError
 from ra3core.learning import checkpoints
+from ra3core.learning.packing import packed
+from ra3core.lm.head import NO_TOKEN, predict
+from ra3core.lm.models import autocast
+from ra3core.section import Precision
 from ra3core.stage import Context
 
-IGNORED = -100  # label of the prompt and of padding: no loss
+IGNORED = NO_TOKEN  # label of the prompt and of padding: no loss
 EVALUATIONS = 10  # of held-out data, spread over the run, beside the one before the first step
 PASS_TOKENS = {"cpu": 1024, "cuda": 16384}
 """Tokens, padding included, of one pass of a batch: on a CPU what a pass makes then stays in its cache."""
@@ -99,15 +103,16 @@ def by_length(lengths: Sequence[int], order: Sequence[int], size: int, sorted_ba
     return batches
 
 
-def token_losses(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
-    """-log pi(x_i | x_<i) in nats of each token after the first, zero where the label is -100: (batch, tokens - 1)."""
+def token_losses(model: nn.Module, input_ids: Tensor, labels: Tensor, positions: Tensor | None = None) -> Tensor:
+    """-log pi(x_i | x_<i) in nats of each token after the first, zero where the label is -100: (batch, tokens - 1).
+
+    positions: (batch, tokens), of rows with several documents, where each begins at 0.
+    """
     first = int((labels != IGNORED).any(0)[1:].int().argmax())  # nothing ahead of it is predicted: no logits there
     targets = labels[:, first + 1 :]
-    logits = model(input_ids=input_ids, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits[:, :-1].float()
-    losses = nn.functional.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED
-    )
-    return nn.functional.pad(losses.view(targets.shape), (first, 0))
+    inputs = {} if positions is None else {"position_ids": positions}
+    predictions, _ = predict(model, input_ids, use_cache=False, logits_to_keep=targets.shape[1] + 1, **inputs)
+    return nn.functional.pad(-predictions.log_probs(targets)[0], (first, 0))
 
 
 def train(
@@ -120,16 +125,20 @@ def train(
     checkpoint_steps: int,
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
     after: Mapping[int, Callable[[nn.Module], None]] | None = None,
+    precision: Precision = "float32",
+    pack: int | None = None,
 ) -> int:
     """Train `model` in place, one step a batch, from the last checkpoint in context.scratch if there is one.
 
     Under FSDP it is sharded afterwards (checkpoints.unsharded). after: step -> what every process does with the model
-    then, once more if training goes on from an earlier checkpoint. Logs every step's train_loss (nats per token),
+    then, once more if training goes on from an earlier checkpoint. pack: documents of a pass stand in rows of so many
+    tokens (packing.py); none: each in a row of its own. Logs every step's train_loss (nats per token),
     learning_rate and cumulative tokens, and `evaluate(model)` ahead of the first step and about ten times after;
     returns the number of evaluations. Raises UserError when the loss stops being finite.
     """
     callback = _Curve(stage, batches, evaluate, after or {}, context)
     trainer = _trainer(model, batches, schedule, context, callback, checkpoint_steps)
+    trainer.precision, trainer.pack = precision, pack
     checkpoint = checkpoints.latest(context.scratch)
     done = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
     context.log.resume(-1 if checkpoint is None else done)
@@ -141,32 +150,42 @@ def train(
     return len(callback.evaluated_at) + 1 if evaluate is not None else 0
 
 
-def passes(input_ids: Tensor, labels: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """A right-padded batch as parts of at most `most` tokens (one example at least), each as wide as its longest."""
+Part = tuple[Tensor, Tensor, Tensor | None]
+"""What `token_losses` is given of a pass: input_ids, labels and, where documents share a row, positions."""
+
+
+def passes(input_ids: Tensor, labels: Tensor, most: int, pack: int | None = None) -> Iterator[Part]:
+    """A right-padded batch as parts of at most `most` tokens (one example at least), each as wide as its longest.
+
+    pack: put examples behind one another, in rows of so many tokens (of an example's own, if it is longer).
+    """
     lengths = torch.where(labels != IGNORED, torch.arange(1, labels.shape[1] + 1, device=labels.device), 0).amax(1)
+    if pack is not None:
+        yield from packed(input_ids, labels, lengths.tolist(), pack, most)
+        return
     rows: list[int] = []
     width = 0
     for row, length in enumerate(lengths.tolist()):
         if rows and (len(rows) + 1) * max(width, length) > most:
-            yield input_ids[rows, :width], labels[rows, :width]
+            yield input_ids[rows, :width], labels[rows, :width], None
             rows, width = [], 0
         rows.append(row)
         width = max(width, length)
-    yield input_ids[rows, :width], labels[rows, :width]
+    yield input_ids[rows, :width], labels[rows, :width], None
 
 
-def shares(input_ids: Tensor, labels: Tensor, count: int) -> list[list[tuple[Tensor, Tensor]]]:
+def shares(input_ids: Tensor, labels: Tensor, count: int, pack: int | None = None) -> list[list[Part]]:
     """The passes of each of `count` processes over a batch: every count-th example, and as many passes each.
 
     What is missing for that is filled up with passes without any loss: processes meet in them.
     """
     most = PASS_TOKENS.get(labels.device.type, PASS_TOKENS["cpu"])
     found = [
-        list(passes(input_ids[rank::count], labels[rank::count], most)) if rank < len(labels) else []
+        list(passes(input_ids[rank::count], labels[rank::count], most, pack)) if rank < len(labels) else []
         for rank in range(count)
     ]
     longest = max(map(len, found))
-    nothing = input_ids[:1], torch.full_like(labels[:1], IGNORED)
+    nothing = input_ids[:1], torch.full_like(labels[:1], IGNORED), None
     return [[*own, *[nothing] * (longest - len(own))] for own in found]
 
 
@@ -176,6 +195,8 @@ class _Trainer(transformers.Trainer):
     model: Any  # pyright: ignore[reportIncompatibleVariableOverride]
     lr_scheduler: Any  # pyright: ignore[reportIncompatibleVariableOverride]
     last_loss: Tensor
+    precision: Precision
+    pack: int | None
 
     def get_train_dataloader(self) -> DataLoader:
         """The planned batches as they are: accelerate would give each process batches of its own."""
@@ -187,10 +208,11 @@ class _Trainer(transformers.Trainer):
         inputs = self._prepare_inputs(inputs)
         count, rank = self.accelerator.num_processes, self.accelerator.process_index
         counted = (inputs["labels"][:, 1:] != IGNORED).sum()  # of all processes
-        own = shares(inputs["input_ids"], inputs["labels"], count)[rank]
+        own = shares(inputs["input_ids"], inputs["labels"], count, self.pack)[rank]
         losses = []
         for number, part in enumerate(own, 1):
-            loss = token_losses(model, *part).sum() / counted
+            with autocast(self.args.device, self.precision):
+                loss = token_losses(model, *part).sum() / counted
             wait = number < len(own) and not self.is_fsdp_enabled  # whole gradients are what FSDP has no room for
             with self.accelerator.no_sync(model) if wait else nullcontext():
                 self.accelerator.backward(loss * count)

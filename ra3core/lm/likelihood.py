@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ra3core.lm.lines import Tokens
-from ra3core.lm.prefix import batches, continue_with, encode, gather_log_probs
+from ra3core.lm.prefix import batches, encode, gather_log_probs, predictions_after
 
 
 def decision_log_probs(logits: Tensor, think_ids: Sequence[int]) -> Tensor:
@@ -48,8 +48,7 @@ def grouped_log_probs(
         prefix = encode(model, [contexts[i] for i in batch])
         rows = [(n, tokens) for n, i in enumerate(batch) for tokens in continuations[i]]
         targets = [tokens for _, tokens in rows]
-        logits = continue_with(model, prefix.select([n for n, _ in rows]), targets)
-        log_probs, _ = gather_log_probs(logits, targets)
+        log_probs, _ = gather_log_probs(predictions_after(model, prefix.select([n for n, _ in rows]), targets), targets)
         for (n, tokens), row in zip(rows, log_probs.cpu(), strict=True):
             found[batch[n]].append(row[: len(tokens)].clone())
     return found

@@ -2,28 +2,35 @@
 
 Any architecture that `AutoModelForCausalLM` loads without custom code. Weights are safetensors only (a pickle is never
 opened), and a checkpoint that lacks a weight is an error instead of a warning.
+
+Precision (docs/devices.md#precision): a frozen model of a stage in bfloat16 has its weights in it. Weights in training
+are in float32 and its passes are computed in bfloat16 (`autocast`); with adapters these alone are in training. What is
+saved is in float32.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ra3core.config import LoraConfig
+from ra3core.config import BaseConfig, EStepConfig, LoraConfig, MStepConfig, RLVRConfig
 from ra3core.errors import UserError
+from ra3core.section import Precision
 
 Source = str | os.PathLike[str]
 
 
 def load_model(
-    source: Source, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    source: Source, device: str | torch.device = "cpu", precision: Precision | Literal["auto"] = "float32"
 ) -> PreTrainedModel:
-    """The causal language model of a folder or of a hub name, in evaluation mode.
+    """The causal language model of a folder or of a hub name, in evaluation mode, its weights in this precision.
+
+    auto: as they were saved.
 
     Raises UserError when the folder is missing, has no config.json, or its weights are damaged or incomplete.
     """
@@ -37,7 +44,7 @@ def load_model(
         raise UserError(f"model {name}: config.json does not describe a known model ({_first_line(error)})") from error
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, output_loading_info=True
+            name, dtype=precision, use_safetensors=True, output_loading_info=True
         )
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise UserError(f"model {name}: the weights cannot be read ({_first_line(error)})") from error
@@ -46,6 +53,49 @@ def load_model(
     if wrong:
         raise UserError(f"model {name}: the weights are incomplete, {sorted(wrong)[0]} is missing or has another shape")
     return model.to(device).eval()
+
+
+def load_to_train(source: Source, config: EStepConfig | MStepConfig | RLVRConfig, device: str) -> torch.nn.Module:
+    """The model as a stage begins to train it: all weights in float32, or adapters in float32 beside the frozen ones.
+
+    The adapters are drawn with torch's global generator.
+    """
+    model = load_model(source, device, config.precision if config.lora else "float32")
+    recompute(model, config)
+    return add_lora(model, config.lora) if config.lora else model
+
+
+def recompute(model: PreTrainedModel, config: BaseConfig | EStepConfig | MStepConfig | RLVRConfig) -> None:
+    """Make the layers keep their inputs alone for a backward pass, if that is configured; they are computed again.
+
+    Raises UserError for an architecture that cannot.
+    """
+    if not config.gradient_checkpointing:
+        return
+    try:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    except ValueError as error:
+        raise UserError(f"gradient_checkpointing: {_first_line(error)}") from error
+
+
+def recomputes(model: torch.nn.Module) -> bool:
+    """Whether `recompute` was asked for."""
+    return bool(getattr(model, "is_activation_checkpointing", False))
+
+
+def autocast(device: str | torch.device, precision: Precision) -> torch.autocast:
+    """Within it a model with weights in float32 computes in this precision: for one step, whose weights are one.
+
+    What is precise by need stays in float32 (norms, softmax, losses), as PyTorch has it.
+    """
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@torch.no_grad()
+def narrow(model: torch.nn.Module) -> None:
+    """Weights to bfloat16, in place; buffers stay as they are: rotary frequencies must be precise."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
@@ -96,9 +146,14 @@ def add_lora(model: PreTrainedModel, config: LoraConfig) -> torch.nn.Module:
 
 
 def merge_lora(model: torch.nn.Module) -> PreTrainedModel:
-    """The plain model with its adapters added into the weights; a model without adapters as it is."""
+    """The plain model with its adapters added into the weights; a model without adapters as it is.
+
+    Frozen weights in bfloat16 are added to in float32, on the CPU: rounding would take small changes back.
+    """
     import peft
 
+    if isinstance(model, peft.PeftModel) and any(p.dtype != torch.float32 for p in model.parameters()):
+        model = model.to("cpu", torch.float32)
     merged = model.merge_and_unload() if isinstance(model, peft.PeftModel) else model
     if not isinstance(merged, PreTrainedModel):
         raise TypeError(f"expected a transformers model, got {type(merged).__name__}")

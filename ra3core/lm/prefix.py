@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionLayer
 
+from ra3core.lm.head import NO_TOKEN, Distribution, Predictions, predict
 from ra3core.lm.lines import Tokens
 
 BUDGET = {"cpu": 2**27, "cuda": 2**31}
@@ -25,8 +26,6 @@ BUDGET = {"cpu": 2**27, "cuda": 2**31}
 
 MOST = {"cpu": 2048, "cuda": 8192}
 """Tokens of one pass: on a CPU few are as fast as many, and rows of one length are padded less."""
-
-NO_TOKEN = -100  # target of padding
 
 KEPT = 0.75  # once fewer of a cache's rows are needed, the others are dropped: copying it costs less than running them
 
@@ -283,10 +282,10 @@ class Samples:
         self._prefix.last = torch.tensor(last, device=self._prefix.last.device)
 
 
-def continue_with(model: torch.nn.Module, prefix: Prefix, continuations: Sequence[Sequence[int]]) -> Tensor:
-    """Logits (rows, 1 + longest continuation, vocabulary): [r, k] predicts token k of continuation r.
+def predictions_after(model: torch.nn.Module, prefix: Prefix, continuations: Sequence[Sequence[int]]) -> Predictions:
+    """Predictions (rows, 1 + longest continuation): [r, k] is of token k of continuation r.
 
-    Right-padded, so [r, len(r)] predicts the token after it and later entries mean nothing. Uses the prefix up: select
+    Right-padded, so [r, len(r)] is of the token after it and later entries mean nothing. Uses the prefix up: select
     from it first to keep it.
     """
     width = max(len(tokens) for tokens in continuations)
@@ -295,41 +294,56 @@ def continue_with(model: torch.nn.Module, prefix: Prefix, continuations: Sequenc
         ids[row, 1 : 1 + len(tokens)] = torch.tensor(tokens, dtype=torch.long)
     ids = ids.to(prefix.last.device)
     ids[:, 0] = prefix.last
-    return _advance(model, prefix, ids)
+    predictions, output = predict(model, ids, **_advance(prefix, ids))
+    prefix.cache = output.past_key_values
+    return predictions
+
+
+def continue_with(model: torch.nn.Module, prefix: Prefix, continuations: Sequence[Sequence[int]]) -> Tensor:
+    """The logits (rows, 1 + longest continuation, vocabulary) of `predictions_after`, all at once."""
+    predictions = predictions_after(model, prefix, continuations)
+    return predictions.logits(predictions.states)
 
 
 def next_logits(model: torch.nn.Module, prefix: Prefix) -> Tensor:
     """Logits (rows, vocabulary) of the next token. Set `prefix.last` to the tokens chosen, then call it again."""
-    return _advance(model, prefix, prefix.last[:, None])[:, -1]
+    ids = prefix.last[:, None]
+    output = model(input_ids=ids, **_advance(prefix, ids))
+    prefix.cache = output.past_key_values
+    return output.logits[:, -1]
 
 
-def _advance(model: torch.nn.Module, prefix: Prefix, ids: Tensor) -> Tensor:
+def _advance(prefix: Prefix, ids: Tensor) -> dict[str, Any]:
+    """What else a pass of these tokens is given; the prefix's mask is that of after it."""
     positions = prefix.mask.sum(1, keepdim=True) + torch.arange(ids.shape[1], device=ids.device)
     prefix.mask = torch.cat([prefix.mask, torch.ones_like(ids)], 1)
-    output = model(
-        input_ids=ids,
-        attention_mask=prefix.mask,
-        position_ids=positions,
-        past_key_values=prefix.cache,
-        use_cache=True,
-    )
-    prefix.cache = output.past_key_values
-    return output.logits
+    return {
+        "attention_mask": prefix.mask,
+        "position_ids": positions,
+        "past_key_values": prefix.cache,
+        "use_cache": True,
+    }
 
 
-def gather_log_probs(logits: Tensor, tokens: Sequence[Tokens | Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (rows, width) in nats of the tokens that `logits` (rows, >= width, vocabulary) predict.
-
-    Also their mask (rows, width), 1.0 at tokens; log-probabilities of padding are 0.
+def gather_log_probs(
+    predictions: Predictions | Tensor,
+    tokens: Sequence[Tokens | Sequence[int]],
+    distribution: Distribution | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (rows, width) in nats of the tokens that predictions, or logits (rows, >= width, vocabulary),
+    are of; also their mask (rows, width), 1.0 at tokens. Log-probabilities of padding are 0.
     """
-    width = max(len(row) for row in tokens)
-    targets = torch.full((len(tokens), width), NO_TOKEN)
+    found = Predictions(predictions) if isinstance(predictions, Tensor) else predictions
+    targets = padded(tokens).to(found.states.device)
+    return found.log_probs(targets, distribution)[0], (targets != NO_TOKEN).float()
+
+
+def padded(tokens: Sequence[Tokens | Sequence[int]]) -> Tensor:
+    """Rows of tokens as targets (rows, longest), -100 behind the end of a row."""
+    targets = torch.full((len(tokens), max(len(row) for row in tokens)), NO_TOKEN)
     for row, ids in enumerate(tokens):
         targets[row, : len(ids)] = torch.tensor(ids, dtype=torch.long)
-    targets = targets.to(logits.device)
-    logits = logits[:, :width].to(torch.promote_types(logits.dtype, torch.float32))
-    losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NO_TOKEN, reduction="none")
-    return -losses.view(targets.shape), (targets != NO_TOKEN).float()
+    return targets
 
 
 def batches(lengths: Sequence[int], model: torch.nn.Module) -> Iterator[list[int]]:
@@ -346,12 +360,16 @@ def batches(lengths: Sequence[int], model: torch.nn.Module) -> Iterator[list[int
 
 
 def grouped_batches(
-    contexts: Sequence[Sequence[int]], lengths: Sequence[Sequence[int]], model: torch.nn.Module
+    contexts: Sequence[Sequence[int]],
+    lengths: Sequence[Sequence[int]],
+    model: torch.nn.Module,
+    shared: bool = True,
 ) -> Iterator[list[int]]:
     """Indices of contexts in batches, of which each context has continuations of these lengths.
 
     Contexts that are encoded together stay together, those with the longest continuations come first; a batch stays
-    within the budget of logits, padding and contexts counted.
+    within the budget of logits, padding and contexts counted. shared: a context is run once; otherwise ahead of each of
+    its continuations.
     """
     tokens = _most(model)
     texts, places = _longest(contexts)
@@ -365,7 +383,8 @@ def grouped_batches(
         place = places[i]
         rows, width = rows + len(lengths[i]), max(width, *lengths[i])
         deepest = max(deepest, len(texts[place]))
-        if batch and rows * width + len(encoded | {place}) * deepest > tokens:
+        times = len(encoded | {place}) if shared else rows
+        if batch and rows * width + times * deepest > tokens:
             yield batch
             batch, encoded = [], set()
             rows, width, deepest = len(lengths[i]), max(lengths[i]), len(texts[place])

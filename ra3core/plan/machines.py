@@ -54,21 +54,21 @@ class Machine:
     price: float | None = None
 
 
-def operations(work: Work, shape: Shape, lora: bool) -> float:
+def operations(work: Work, shape: Shape, lora: bool, recomputed: bool = False) -> float:
     """6 a parameter for a trained token (4 where only adapters are trained: the weights' own gradients are left out), 2
-    for any other, and attention's."""
-    trained = TRAINED - READ if lora else TRAINED
+    for any other, and attention's. recomputed: layers are run a second time for their gradient, 2 more."""
+    trained = (TRAINED - READ if lora else TRAINED) + (READ if recomputed else 0)
     other = work.read - work.spared + work.written
     own = shape.parameters * (trained * work.trained + READ * other)
     return own + shape.attention_operations(work.context) * (trained / READ * work.trained + other)
 
 
-def seconds(work: Work, shape: Shape, lora: bool, width: int, machine: Machine) -> float:
+def seconds(work: Work, shape: Shape, lora: bool, width: int, machine: Machine, recomputed: bool = False) -> float:
     """Of a stage on one device. width: bytes a number."""
     peak = machine.gpu.bfloat16 if width == 2 else machine.gpu.float32
     teacher_forced = work.trained + work.read - work.spared
     share = teacher_forced / max(teacher_forced + work.written, 1)
-    arithmetic = operations(work, shape, lora) / (machine.utilisation * peak)
+    arithmetic = operations(work, shape, lora, recomputed) / (machine.utilisation * peak)
     call = LAYER_SECONDS * shape.layers
     backward = 2 * work.trained / max(teacher_forced, 1)  # a backward pass takes two forward ones
     passes = max(share * arithmetic, call * work.passes * (1 + backward))

@@ -1,7 +1,7 @@
 """Memory of one device while a stage runs, and what the stage leaves on the disk.
 
-How a stage holds its numbers is in `Numbers`: today in float32, with every layer's activations kept for the backward
-pass, and all logits of a pass at once. A test holds training against the measured peak of tiny models.
+How a stage holds its numbers is in `Numbers`: precision and gradient_checkpointing are its section's, logits are in
+tiles (lm/head.py). A test holds training against the measured peak of tiny models.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ra3core.plan.work import (
     BREAK_TOKENS,
     PASS,
     PROMPT_TOKENS,
+    TILE,
     WEB_TOKENS,
     Counts,
     pass_tokens,
@@ -76,9 +77,10 @@ class Numbers:
     tile: int | None = None
 
 
-def numbers_of(config: BaseModel) -> Numbers:
-    """How the stage of this configuration holds its numbers: none has a setting for it yet."""
-    return Numbers()
+def numbers_of(config: BaseModel, device: str = "cuda") -> Numbers:
+    """How the stage of this configuration holds its numbers."""
+    width = 2 if getattr(config, "precision", "float32") == "bfloat16" else FLOAT32
+    return Numbers(width, bool(getattr(config, "gradient_checkpointing", False)), TILE[device])
 
 
 def activations(shape: Shape, tokens: float, numbers: Numbers, logits: float = 0.0) -> float:
@@ -100,17 +102,23 @@ def activations(shape: Shape, tokens: float, numbers: Numbers, logits: float = 0
 
 
 def trained(shape: Shape, lora: LoraConfig | None, numbers: Numbers) -> tuple[float, float, float]:
-    """Bytes of a model in training: its weights, gradients and AdamW's moments."""
+    """Bytes of a model in training: its weights (with the copy in bfloat16 that a pass makes), gradients and AdamW's
+    moments."""
     n = shape.parameters
     if lora is None:
-        return (FLOAT32 + (numbers.width if numbers.width < FLOAT32 else 0)) * n, FLOAT32 * n, MOMENTS * n
+        return FLOAT32 * n + narrow(shape, lora, numbers), FLOAT32 * n, MOMENTS * n
     own = shape.adapters(lora.rank)
     return numbers.width * n + FLOAT32 * own, FLOAT32 * own, MOMENTS * own
 
 
+def narrow(shape: Shape, lora: LoraConfig | None, numbers: Numbers) -> float:
+    """Bytes of all weights in bfloat16, of a model whose weights in training are in float32: a copy."""
+    return numbers.width * shape.parameters if lora is None and numbers.width < FLOAT32 else 0.0
+
+
 def memory(config: BaseModel, shape: Shape, counts: Counts, device: str) -> Memory | None:
     """Of the stage that this configuration is of; none for a stage without a model. counts: of its texts."""
-    numbers = numbers_of(config)
+    numbers = numbers_of(config, device)
     most = pass_tokens(shape.vocabulary, device)
     frozen = numbers.width * shape.parameters
 
@@ -131,23 +139,30 @@ def memory(config: BaseModel, shape: Shape, counts: Counts, device: str) -> Memo
             return Memory(*trained(shape, None if plain else config.lora, numbers), kept, 0, lost)
         case EStepConfig():
             weights, gradients, moments = trained(shape, config.lora, numbers)
+            weights += narrow(shape, config.lora, numbers)  # what is sampled from
             states = config.demonstrations * config.states
             rollouts = states * config.group_size * (config.rationale_tokens + BREAK_TOKENS)
-            contexts = config.demonstrations * LONG * counts.text  # states of one demonstration share its text
+            # states of one demonstration share its text, if layers are not computed again
+            alone = states * config.group_size if numbers.recomputed else config.demonstrations
+            contexts = alone * LONG * counts.text
             drawn = logits(RATIONALE_LOGITS, min(rollouts, most))
             kept = activations(shape, min(rollouts + contexts, most), numbers, drawn)
+            update = Memory(weights + frozen, gradients, moments, kept, logits=drawn)
+            # sampling and the update are not at the same time: the larger of the two counts
             cache = cached(states * config.group_size, LONG * counts.text)
-            return Memory(weights + frozen, gradients, moments, kept, cache, drawn)
+            scored = logits(SCORE_LOGITS, min(rollouts, most))
+            return largest([update, Memory(weights + frozen, 0, moments, 0, cache, scored)])
         case RLVRConfig():
             weights, gradients, moments = trained(shape, config.lora, numbers)
+            weights += narrow(shape, config.lora, numbers)
             new = config.group_size * (config.max_new_tokens + 1)
-            group = counts.tokens + new  # a prompt is run once for its samples
+            # a prompt is run once for its samples, if layers are not computed again
+            group = counts.tokens * (config.group_size if numbers.recomputed else 1) + new
             tokens = min(config.prompts * group, max(most, group))
             lost = logits(POLICY_LOGITS, tokens * new / group)
             update = Memory(
                 weights + frozen, gradients, moments, activations(shape, tokens, numbers, lost), logits=lost
             )
-            # sampling and the update are not at the same time: the larger of the two counts
             cache = cached(config.batch_size, counts.tokens + config.max_new_tokens)
             drawn = logits(SAMPLE_LOGITS, config.batch_size)
             return largest([update, Memory(weights + frozen, 0, moments, 0, cache, drawn)])

@@ -48,6 +48,7 @@ GAIN_CHUNKS = 4  # of an annotation, whose rationales are scored for its log
 PASS = {"cpu": 1024, "cuda": 16_384}  # tokens of a pass of an M-step (learning/training.py)
 PREFIX_PASS = {"cpu": 2048, "cuda": 8192}  # of a pass of the other stages (lm/prefix.py)
 PREFIX_LOGITS = {"cpu": 2**27, "cuda": 2**31}  # tokens x vocabulary of such a pass
+TILE = {"cpu": 2**24, "cuda": 2**28}  # logits, of any pass, that are held at once (lm/head.py)
 
 
 @dataclass(frozen=True)

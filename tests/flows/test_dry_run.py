@@ -109,15 +109,17 @@ def test_every_preset_has_a_plan(root: Path, preset: str) -> None:
 
 
 def test_settings_that_are_proposed_make_it_fit(root: Path) -> None:
-    found = planned(root, "qwen2.5-1.5b", gpu="h200")
+    found = planned(root, "llama3.1-8b", gpu="h200")
     proposed = {one.stage: one.settings for one in found.advice}
     assert proposed and all(proposed.values())
-    changed = {row.name: row for row in planned(root, "qwen2.5-1.5b", *sum(proposed.values(), ()), gpu="h200").rows}
+    changed = {row.name: row for row in planned(root, "llama3.1-8b", *sum(proposed.values(), ()), gpu="h200").rows}
     for stage in proposed:
         memory = changed[stage].memory
         assert memory is not None and memory.total <= GPUS["h200"].usable
     assert planned(root, "demo").advice == []
-    rlvr = planned(root, "qwen2.5-1.5b", "rlvr.max_new_tokens=4096", "rlvr.group_size=4", gpu="h200").advice
+    for preset in ("qwen2.5-1.5b", "llama3.2-1b", "paper-small"):
+        assert planned(root, preset, gpu="h100").advice == []
+    rlvr = planned(root, "llama3.1-8b", gpu="h100").advice
     assert any(
         one.settings and one.settings[0].startswith("rlvr.batch_size=") for one in rlvr
     )  # kept when LoRA follows
@@ -152,7 +154,8 @@ def test_the_command_loads_nothing_heavy_and_asks_no_one() -> None:
         "import socket, sys\n"
         "def refuse(*_): raise AssertionError('a plan asks no one')\n"
         "socket.socket.connect = refuse\n"
-        "sys.argv = 'ra3 run --dry-run --preset qwen2.5-1.5b --gpu h200 --gpus 4 --price 3'.split()\n"
+        "options = '--preset qwen2.5-1.5b --set precision=float32 --gpu h100 --gpus 4 --price 3'\n"
+        "sys.argv = f'ra3 run --dry-run {options}'.split()\n"
         "from flows.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: print(end.code or 0)\n"

@@ -63,6 +63,19 @@ def test_overrides(override: str, section: str | None, key: str, value: object) 
     assert changed == {section or key}
 
 
+def test_a_runs_precision_is_that_of_every_section_without_one() -> None:
+    config = load("demo", ["precision=bfloat16", "e_step.precision=float32"])
+    sections = [name for name in RunConfig.model_fields if hasattr(getattr(config, name), "precision")]
+    assert sections == ["base", "e_step", "bootstrap", "m_step", "rlvr", "evaluation", "analysis"]
+    found = {name: getattr(config, name).precision for name in sections}
+    assert found == {**dict.fromkeys(sections, "bfloat16"), "e_step": "float32"}
+    entry = config.evaluation.benchmarks[0]
+    assert config.evaluation.settled(entry, {}).precision == "bfloat16"
+    assert parse(config.model_dump()) == config and load("demo").e_step.precision == "float32"
+    with pytest.raises(UserError, match="precision: input should be 'float32' or 'bfloat16', found 'half'"):
+        load("demo", ["precision=half"])
+
+
 def test_an_empty_value_is_none() -> None:
     assert load("demo", ["evaluation.limit=7", "evaluation.limit="]).evaluation.limit is None
 

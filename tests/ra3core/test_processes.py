@@ -157,12 +157,12 @@ def test_every_example_has_one_process_and_all_make_as_many_passes(lengths: list
         input_ids[row], labels[row, 1:length] = row, row
     found = shares(input_ids, labels, count)
     assert len({len(passes) for passes in found}) == 1
-    counted = [int(part[part != IGNORED].numel()) for passes in found for _, part in passes]
+    counted = [int(part[part != IGNORED].numel()) for passes in found for _, part, _ in passes]
     assert sum(counted) == sum(lengths) - len(lengths)
     rows = [
         int(ids[0])
         for passes in found
-        for part_ids, part in passes
+        for part_ids, part, _ in passes
         for ids, row_labels in zip(part_ids, part, strict=True)
         if (row_labels != IGNORED).any()
     ]

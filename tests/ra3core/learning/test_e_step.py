@@ -115,7 +115,7 @@ def test_the_decision_gradient_is_that_of_the_expected_reward(inputs, model, tok
     stops = [state.stop for state in states]
     run.trainer.step(
         groups,  # the rewards within a group are equal: no content gradient
-        lambda logits, rows: run.sampler.constrain(logits, [stops[n] for n, _ in rows]),
+        lambda logits, rows, start: run.sampler.constrain(logits, [stops[n] for n, _ in rows], start),
         module.DecisionLoss(lines.think_ids, config, groups, acts, thinks, probability, visited, decisions=True),
     )
     assert max(float(g.abs().max()) for g in exact.values()) > 1e-3

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, Lfm2Config, Qwen2Config
 from ra3core.config import EStepConfig, LoraConfig, MStepConfig, RLVRConfig
 from ra3core.learning.policy_gradient import Group, Objective, PolicyTrainer, Rollout, tempered
 from ra3core.learning.training import PASS_TOKENS, token_losses
+from ra3core.lm import head
 from ra3core.lm.prefix import BUDGET, MOST
 from ra3core.plan import memory as memory_module
 from ra3core.plan import work
@@ -63,10 +64,16 @@ def allocated(computed: Memory | None) -> float:
     return computed.gradients + computed.activations + computed.logits
 
 
-@pytest.mark.parametrize("recomputed", [False, True])
-@pytest.mark.parametrize("width", [4, 2])
-def test_an_m_step(model: tuple[torch.nn.Module, Shape], width: int, recomputed: bool, monkeypatch) -> None:
-    """In float32 and bfloat16, with all activations and with each layer's inputs alone."""
+@pytest.mark.parametrize(
+    ("width", "recomputed", "tile"),
+    [(4, False, None), (4, True, None), (2, False, None), (2, True, None), (4, False, 2**18), (2, True, 2**18)],
+)
+def test_an_m_step(
+    model: tuple[torch.nn.Module, Shape], width: int, recomputed: bool, tile: int | None, monkeypatch
+) -> None:
+    """In float32 and bfloat16, with all activations and with each layer's inputs alone, all logits at once or not."""
+    if tile:
+        monkeypatch.setattr(head, "TILE", {"cpu": tile})
     made, shape = model
     ids = torch.randint(0, shape.vocabulary, (8, 96))
     optimizer = torch.optim.AdamW(made.parameters())
@@ -82,7 +89,7 @@ def test_an_m_step(model: tuple[torch.nn.Module, Shape], width: int, recomputed:
         optimizer.zero_grad()
 
     step()  # makes the moments
-    monkeypatch.setattr(memory_module, "numbers_of", lambda config: Numbers(width, recomputed))
+    monkeypatch.setattr(memory_module, "numbers_of", lambda *_: Numbers(width, recomputed, tile))
     computed = memory(MStepConfig(batch_size=8, max_tokens=96), shape, Counts(100, 96.0), "cpu")
     assert computed is not None
     expected = allocated(computed) + computed.weights - 4 * shape.parameters  # the copy in bfloat16 is the step's own
@@ -124,4 +131,24 @@ def test_adapters_and_the_frozen_models() -> None:
 
 def test_passes_are_those_of_the_stages() -> None:
     assert work.PASS == PASS_TOKENS
-    assert (work.PREFIX_PASS, work.PREFIX_LOGITS) == (MOST, BUDGET)
+    assert (work.PREFIX_PASS, work.PREFIX_LOGITS, work.TILE) == (MOST, BUDGET, head.TILE)
+
+
+def test_precision_and_recomputed_layers_are_read_from_the_section() -> None:
+    shape, counts = KNOWN["Qwen/Qwen2.5-1.5B"], Counts(100, 300.0, 20.0)
+    n = shape.parameters
+
+    def of(**settings: object) -> Memory:
+        found = memory(EStepConfig.model_validate(settings), shape, counts, "cuda")
+        assert found is not None
+        return found
+
+    whole, narrow = of(), of(precision="bfloat16")
+    assert narrow.weights == (4 + 2 + 2 + 2) * n  # trained, as a pass computes, sampled from, the likelihood model
+    assert (narrow.gradients, narrow.optimizer) == (whole.gradients, whole.optimizer)
+    assert narrow.activations < 0.7 * whole.activations
+    many = {"demonstrations": 64, "gradient_checkpointing": True}  # so many that sampling takes more than the update
+    assert 0 < of(**many, precision="bfloat16").cache == of(**many).cache / 2 and of(**many).gradients == 0
+    assert of(gradient_checkpointing=True).activations < 0.2 * whole.activations
+    adapted = of(precision="bfloat16", lora={"rank": 16})
+    assert adapted.weights == 2 * 2 * n + 4 * shape.adapters(16)
