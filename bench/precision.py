@@ -3,9 +3,9 @@
     python bench/precision.py [--demonstrations 40]
 
 Rewards: with the demo's base model as likelihood model, in float32 and with its weights in bfloat16, the next five
-lines at every boundary of the suite's demonstrations, without a rationale and with the demonstration's own ("reference")
-where there is one. Shown is how far bfloat16 is from float32: of a token's log-probability, of the window's
-log-likelihood, and of the gain of the rationale, from which the think penalty c is taken.
+lines at the boundaries of the suite's demonstrations that have a reference, without a rationale and with it. Shown is
+how far bfloat16 is from float32: of a token's log-probability, of the window's log-likelihood, and of the gain of the
+rationale, from which the think penalty c is taken.
 
 Memory: bytes that one pass with its gradient allocates at most (PyTorch's profiler), weights and gradients aside, of
 small Qwen2 models of growing vocabulary (hidden 128, 8 layers, 512 tokens), on the CPU: an M-step's loss and a
