@@ -18,6 +18,7 @@ import argparse
 import copy
 import statistics
 from collections.abc import Callable
+from typing import Any
 from unittest.mock import patch
 
 from setting import BASE, demo, demonstrations_and_tasks
@@ -77,10 +78,10 @@ def peak(step: Callable[[], object]) -> float:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         step()
     now = most = 0
-    results = profiled.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]
-    for event in results.events():
+    profiler: Any = profiled.profiler
+    for event in profiler.kineto_results.events():
         if event.name() == "[memory]":
-            now += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]
+            now += event.nbytes()
             most = max(most, now)
     return most / MIB
 
