@@ -6,6 +6,7 @@ imports this module for `PackageConfig`, needs neither it nor torch.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from importlib.metadata import version
 
@@ -39,6 +40,7 @@ def package(config: PackageConfig, context: Context) -> Metrics:
 
     from ra3core.lm.models import load_model, load_tokenizer
 
+    logging.getLogger(transformers.__name__).setLevel(logging.ERROR)  # it warns of a licence that it lacks: it is ours
     folder = (context.inputs["model"] / "model").resolve()
     transformers.save_model(
         {"model": load_model(folder, precision="auto"), "tokenizer": load_tokenizer(folder)},
