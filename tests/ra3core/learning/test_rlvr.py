@@ -93,8 +93,13 @@ def reproducible(context: Context) -> list[dict]:
     return [{name: value for name, value in row.items() if not name.endswith("seconds")} for row in rows]
 
 
-def test_the_reward_rises(base: Path, tasks: Path, tmp_path: Path) -> None:
-    metrics, context = train(CONFIG, base, tasks, tmp_path)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"precision": "bfloat16", "gradient_checkpointing": True}],
+    ids=["float32", "bfloat16, layers computed again"],
+)
+def test_the_reward_rises(settings: dict, base: Path, tasks: Path, tmp_path: Path) -> None:
+    metrics, context = train(CONFIG.model_copy(update=settings), base, tasks, tmp_path)
     rows = read_metrics(context.out / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(9))
     assert 0.2 < rows[1]["reward"] < 0.8
