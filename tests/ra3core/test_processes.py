@@ -17,10 +17,14 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
 
 from ra3core.errors import UserError
 from ra3core.learning.policy_gradient import Group, Objective, PolicyTrainer, Rollout, _enough
-from ra3core.learning.training import IGNORED, shares
+from ra3core.learning.training import IGNORED, shares, token_losses
+from ra3core.lm import head
 from ra3core.processes import Processes, begin, split
 from ra3core.stage import Context, StageLog
 
@@ -140,6 +144,31 @@ def test_a_policy_gradient_step_is_the_same_in_two(make_model: Callable[..., Any
     for one, other, expected in zip(first[1], second[1], alone[1], strict=True):
         assert (one == other).all()
         assert one == pytest.approx(expected, abs=1e-4)
+
+
+def test_logits_in_tiles_are_the_same_in_two(make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under DistributedDataParallel the output layer runs outside the wrapped call; a sharded model is run whole."""
+    vocabulary = make_model().config.vocab_size
+    monkeypatch.setattr(head, "TILE", {"cpu": 5 * vocabulary})
+    ids = torch.randint(vocabulary, (4, 9), generator=torch.Generator().manual_seed(0))
+
+    def gradients(model: torch.nn.Module, rows: torch.Tensor) -> list[Any]:
+        token_losses(model, rows, rows).sum().backward()
+        return [p.grad.numpy() for p in model.parameters() if p.grad is not None]
+
+    def work() -> tuple[list[Any], tuple[int, ...]]:
+        processes = Processes("cpu")
+        wrapped = DistributedDataParallel(make_model())
+        found = gradients(wrapped, ids[processes.rank :: 2])
+        sharded = make_model()
+        fully_shard(sharded, mesh=init_device_mesh("cpu", (2,)))
+        return found, tuple(head.predict(sharded, ids, use_cache=False)[0].states.shape)
+
+    expected = gradients(make_model(), ids)
+    for found, shape in in_two(work):
+        assert shape == (4, 9, vocabulary)
+        for one, other in zip(found, expected, strict=True):
+            assert 2 * one == pytest.approx(other, rel=1e-3, abs=1e-5)  # of the mean over both
 
 
 @given(st.integers(1, 9), st.integers(1, 5))
