@@ -301,7 +301,7 @@ class PolicyTrainer:
         return metrics
 
     def _forward(self, groups: Sequence[Group], batch: list[int]) -> tuple[Pass, list[Tokens]]:
-        """`_forward` through the model; sharded, in one call a pass, which its hooks gather and free weights around."""
+        """`_forward` through the model; apart, in one call a pass, which FSDP gathers and frees weights around."""
         return _forward(self.model, groups, batch, _in_one_call if self.apart else _in_two_calls)
 
     def _backward(self, loss: Tensor) -> None:
