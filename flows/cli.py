@@ -148,7 +148,8 @@ def evaluate(
     workers: options.GradingWorkers = None,
     require_isolation: options.RequireIsolation = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where samples and results go.")] = None,
-    engine: options.Engine = "built-in",
+    engine: options.DrawnBy = "built-in",
+    servers: options.Servers = None,
 ) -> None:
     """Sample from one model on benchmarks and grade it by their unit tests.
 
@@ -167,7 +168,7 @@ def evaluate(
         },
         "ra3 evaluate",
     ).evaluation
-    runtime = environment.runtime()
+    runtime = environment.runtime(servers=servers)
     environment.prepare(runtime.root)
     from flows.evaluation import data_files, evaluate_model
 

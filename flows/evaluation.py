@@ -111,7 +111,10 @@ def evaluate_model(
         for settled, benchmark, data in asked:
             to = out / settled.slug if out else runtime.root / "reports" / _folder_name(model, identity, settled)
             with display.stage(settled.benchmark) as show:
-                context = Context({}, to, to, threads=runtime.threads, device=runtime.device, log=StageLog(sink=show))
+                log = StageLog(sink=show)
+                context = Context(
+                    {}, to, to, threads=runtime.threads, device=runtime.device, servers=runtime.http, log=log
+                )
                 results = evaluate_benchmark(
                     loaded,
                     benchmark,

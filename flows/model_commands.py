@@ -69,10 +69,11 @@ def generate(
     n: Annotated[int, typer.Option("--n", "-n", help="Completions.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     chat: Annotated[bool, typer.Option("--chat", help="The prompt is a user's message to a chat model.")] = False,
-    engine: options.Engine = "built-in",
+    engine: options.DrawnBy = "built-in",
+    servers: options.Servers = None,
 ) -> None:
     """Try a model on a prompt; completions are printed as they end."""
-    runtime = environment.runtime()
+    runtime = environment.runtime(servers=servers)
     from flows import trying
 
     trying.generate(

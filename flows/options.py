@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ra3core.config import LocalEngine
+from ra3core.config import Engine
 
 Preset = Annotated[str, typer.Option(help="A name in configs/, or the path of a YAML file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as e_step.think_penalty=0.1.")]
@@ -22,7 +22,10 @@ DataFiles = Annotated[
 RequireIsolation = Annotated[
     bool, typer.Option("--require-isolation", help="Refuse to run programs where a protection is missing.")
 ]
-Engine = Annotated[LocalEngine, typer.Option(help="What draws completions (docs/engines.md).")]
+DrawnBy = Annotated[Engine, typer.Option(help="What draws completions (docs/engines.md).")]
+Servers = Annotated[
+    str | None, typer.Option(metavar="URL[,URL]", help="Of engine http, such as http://localhost:8000/v1; RA3_SERVERS.")
+]
 
 # Of the plan that `ra3 run --dry-run` prints.
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Run nothing: print stages, tokens, memory, hours and cost.")]

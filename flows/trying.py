@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.models import model_folder
-from ra3core.config import LocalEngine, RuntimeConfig
+from ra3core.config import Engine, RuntimeConfig
 from ra3core.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def generate(
     n: int,
     seed: int,
     chat: bool,
-    engine: LocalEngine,
+    engine: Engine,
     runtime: RuntimeConfig,
 ) -> None:
     """Print completions of a prompt, each as soon as it has ended; several under a line with their number.
@@ -98,7 +98,7 @@ def generate(
         raise UserError(f"--n: {n} samples of greedy decoding are all the same, expected a temperature above 0")
     text = _read(prompt) if prompt == STDIN else prompt
     folder = model_folder(name, runtime.root, arm, of_seed)
-    from ra3core.lm.engines import local_engine
+    from ra3core.lm import engines
     from ra3core.lm.generation import Draw, Sampling
     from ra3core.lm.lines import LineTokenizer
 
@@ -106,7 +106,17 @@ def generate(
         sampling = Sampling(max_tokens, temperature, top_p, tuple(map(_unescaped, stop)))
     except ValueError as error:
         raise UserError(f"--stop: {error}") from error
-    model, tokenizer = _load(folder, runtime)
+    drawn_by: engines.Engine
+    if engine == "http":
+        from ra3core.lm.http_engine import Http
+        from ra3core.lm.models import load_tokenizer
+        from ra3core.lm.served import find, names_of
+
+        tokenizer = load_tokenizer(folder)
+        drawn_by = Http(find(runtime.http, names_of(Path(folder))), tokenizer)
+    else:
+        model, tokenizer = _load(folder, runtime)
+        drawn_by = engines.local_engine(engine, model, tokenizer)
     tokens = LineTokenizer(tokenizer).prompt(_conversation(tokenizer, text) if chat else text)
     if not tokens:
         raise UserError("the prompt is empty, expected some text")
@@ -115,7 +125,7 @@ def generate(
         completion = str(tokenizer.decode(draw.tokens))
         print(f"{f'--- {number + 1}{chr(10)}' if n > 1 else ''}{completion.rstrip(chr(10))}", flush=True)
 
-    local_engine(engine, model, tokenizer).generate([tokens], sampling, samples=n, seed=seed, on_completion=show)
+    drawn_by.generate([tokens], sampling, samples=n, seed=seed, on_completion=show)
 
 
 def _check(temperature: float, seed: int) -> None:

@@ -28,6 +28,7 @@ from ra3core.arms import ArmsConfig, TuningConfig
 from ra3core.errors import UserError
 from ra3core.filters import FilterConfig
 from ra3core.section import NonNegative, Positive, Precision, Rate, Section, Share
+from ra3core.stage import Servers
 from ra3core.task_set import RLVRTasksConfig
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
@@ -41,6 +42,9 @@ USUAL_KS = (1, 5, 10, 100)
 
 LocalEngine = Literal["built-in", "transformers", "continuous_batching"]
 """What draws completions from a model in this process (docs/engines.md)."""
+
+Engine = Literal[LocalEngine, "http"]
+"""http: an OpenAI-compatible server that has the model, of RA3_SERVERS."""
 
 
 class DataConfig(Section):
@@ -142,6 +146,7 @@ class BootstrapConfig(Section):
     window: Positive = 5  # expert lines whose likelihood decides that
     temperature: float = Field(default=0.5, ge=0)
     rationale_tokens: Positive = 16  # length cap
+    engine: Literal["built-in", "http"] = "built-in"  # what draws rationales
     decision: Literal["policy", "gain"] = "policy"  # who decides to think: q, or what the likeliest rationale gains
     think_penalty: float = Field(default=0.0, ge=0, allow_inf_nan=True)  # infinite: none; finite: for `gain` alone
     batch_size: Positive = 32
@@ -248,7 +253,7 @@ class _Sampled(Section):
     temperature: float = Field(default=0.5, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_new_tokens: Positive = 320
-    engine: LocalEngine = "built-in"  # what draws completions
+    engine: Engine = "built-in"  # what draws completions
     batch_size: Positive = 64
     precision: Precision = "float32"  # a run fills in its own
     k: list[Positive] = Field(default=[1, 4], min_length=1)
@@ -485,6 +490,27 @@ class RuntimeConfig(Section):
     cluster: str | None = Field(default=None, description="The cluster's address; none starts one on this machine.")
     processes: Positive = Field(default=1, description="Processes that a training stage is shared out over.")
     accelerate: Path | None = Field(default=None, description="accelerate's file; configs/accelerate has some.")
+    servers: str = Field(
+        default="", description="Servers of engine http: http://localhost:8000/v1,http://other:8000/v1."
+    )
+    server_concurrency: Positive = Field(default=32, description="Requests at a time of a stage to its server.")
+    server_timeout: float = Field(default=600.0, gt=0, description="Seconds that a server has for an answer.")
+    server_retries: NonNegative = Field(default=5, description="Of a request that a server did not answer.")
+
+    @field_validator("servers")
+    @classmethod
+    def _urls(cls, servers: str) -> str:
+        urls = [url.strip().rstrip("/") for url in servers.split(",") if url.strip()]
+        for url in urls:
+            if not re.match(r"https?://[^/]+(/|$)", url):
+                raise ValueError(f"expected URLs such as http://localhost:8000/v1, found {url!r}")
+        return ",".join(urls)
+
+    @property
+    def http(self) -> Servers:
+        """What a stage that asks a server is given."""
+        urls = tuple(self.servers.split(",")) if self.servers else ()
+        return Servers(urls, self.server_concurrency, self.server_timeout, self.server_retries)
 
 
 def slug(name: str) -> str:

@@ -91,6 +91,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@dataclass(frozen=True)
+class Servers:
+    """Where engine http asks for completions (docs/engines.md), and how; no part of any result.
+
+    urls: as in http://localhost:8000/v1. concurrency: requests at a time. timeout: seconds for an answer. retries: of a
+    request that met a busy, broken or silent server.
+    """
+
+    urls: tuple[str, ...] = ()
+    concurrency: int = 32
+    timeout: float = 600.0
+    retries: int = 5
+
+
 @dataclass
 class Context:
     """What a stage works with.
@@ -106,4 +120,5 @@ class Context:
     seed: int = 0
     threads: int = 1
     device: str = "cpu"
+    servers: Servers = Servers()
     log: StageLog = field(default_factory=StageLog)

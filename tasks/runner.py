@@ -36,7 +36,7 @@ from ra3core.artifacts import Stage
 from ra3core.config import RuntimeConfig
 from ra3core.errors import UserError
 from ra3core.launch import Order
-from ra3core.stage import Context, Metrics, StageLog
+from ra3core.stage import Context, Metrics, Servers, StageLog
 from tasks import launcher
 
 PRELOAD = (
@@ -86,6 +86,7 @@ class _Order:
     metrics_file: Path | None
     processes: int
     accelerate: Path | None  # the launcher's configuration, for more than one process
+    servers: Servers  # no stage that is launched asks them
 
 
 class Runner:
@@ -149,6 +150,7 @@ class Runner:
             context.log.path,
             processes,
             self._accelerate,
+            self._runtime.http,
         )
         deadline = None if timeout is None else time.monotonic() + timeout
         reader, writer = _multiprocessing.Pipe(duplex=False)
@@ -233,7 +235,7 @@ def _serve(order: _Order, writer: Connection) -> None:
 
 
 def _run_here(order: _Order, sink: Callable[[dict[str, Any]], None]) -> Metrics:
-    context = Context(**order.context, log=StageLog(order.metrics_file, sink))
+    context = Context(**order.context, servers=order.servers, log=StageLog(order.metrics_file, sink))
     threads = context.threads
     os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))  # for a torch not yet imported
     if "torch" in sys.modules:

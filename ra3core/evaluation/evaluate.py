@@ -37,15 +37,17 @@ from ra3core.evaluation.benchmarks import (
 from ra3core.evaluation.grading import Grader, Pending, data_digest, grading_code, unconfined
 from ra3core.evaluation.results import Mode, Sample, flat, summarise
 from ra3core.evaluation.samples import Sampler, chunk_seed
-from ra3core.lm.engines import local_engine
+from ra3core.lm.engines import Engine, local_engine
+from ra3core.lm.http_engine import Http
 from ra3core.lm.models import load_model, load_tokenizer
+from ra3core.lm.served import find, names_of
 from ra3core.section import Precision
 from ra3core.stage import Context, Metrics
 from ra3core.verifier import WORKERS
 
 SAMPLES, RESULTS = "samples.jsonl", "results.json"
 DATA, PREPARED = "data", "prepared"
-_GRADED = ".graded.jsonl"
+_GRADED, _SERVERS = ".graded.jsonl", "servers.json"
 _BATCHES = 4  # generation batches in a chunk: enough to sort by length, few enough to lose when killed
 
 
@@ -69,7 +71,7 @@ def evaluate(config: BenchmarkConfig, context: Context) -> Metrics:
         _grade_for_stage(benchmark, config, context, chunks, data)
     results, samples = _summary(benchmark, config, context, chunks)
     figures = flat(results, "" if config.benchmark == EMBEDDED else config.slug)
-    return {**figures, **_spent(samples)}
+    return {**figures, **_spent(samples), **_asked(context.scratch)}
 
 
 def evaluate_shard(config: BenchmarkShard, context: Context) -> Metrics:
@@ -82,7 +84,7 @@ def evaluate_shard(config: BenchmarkShard, context: Context) -> Metrics:
     _grade_for_stage(benchmark, config, context, chunks, data)
     for chunk in chunks:
         shutil.copyfile(chunk.graded, replace(chunk, folder=context.out).graded)
-    return _spent([sample for chunk in chunks for sample in _read(chunk.graded)])
+    return {**_spent([sample for chunk in chunks for sample in _read(chunk.graded)]), **_asked(context.scratch)}
 
 
 def _benchmark(config: BenchmarkConfig, context: Context) -> tuple[Benchmark, Path | None]:
@@ -101,6 +103,16 @@ def _grade_for_stage(
     _grade(model, benchmark, config, context, chunks, data, context.inputs["tasks"] / PREPARED)
 
 
+def _servers(folder: Path) -> list[str]:
+    """What drew samples that are kept in a folder, as the servers themselves say; nothing for an engine in this
+    process."""
+    return json.loads((folder / _SERVERS).read_text()) if (folder / _SERVERS).is_file() else []
+
+
+def _asked(folder: Path) -> Metrics:
+    return {"servers": found} if (found := _servers(folder)) else {}
+
+
 def _spent(samples: Sequence[Sample]) -> Metrics:
     """What samples cost."""
     return {"tokens": sum(sample.tokens for sample in samples), "train_tokens": 0, "samples": len(samples)}
@@ -109,7 +121,7 @@ def _spent(samples: Sequence[Sample]) -> Metrics:
 class Model:
     """A causal language model that is loaded when it is first needed: samples that are there need none.
 
-    identity: what tells it from others; where it lies, by default.
+    source: its folder, or a hub name. identity: what tells it from others; where it lies, by default.
     """
 
     def __init__(
@@ -123,6 +135,22 @@ class Model:
         """Raises UserError when it cannot be loaded."""
         tokenizer = load_tokenizer(self.source)
         return load_model(self.source, self.device, self.precision), tokenizer
+
+    def engine(self, config: BenchmarkConfig, context: Context) -> tuple[Engine, PreTrainedTokenizerBase]:
+        """What draws its completions, and its tokenizer; of a served model nothing else is loaded, and what the server
+        says of itself is kept in context.scratch.
+
+        Raises UserError when it cannot be loaded, or no server has it.
+        """
+        if config.engine != "http":
+            loaded, tokenizer = self.loaded
+            return local_engine(config.engine, loaded, tokenizer, config.batch_size), tokenizer
+        served = find(context.servers, names_of(Path(self.source)))
+        context.log.message(f"completions are drawn by {served.said}")
+        note = context.scratch / _SERVERS
+        _write(note, json.dumps(sorted({served.said, *_servers(context.scratch)})))
+        tokenizer = load_tokenizer(self.source)
+        return Http(served, tokenizer), tokenizer
 
 
 def evaluate_benchmark(
@@ -200,8 +228,7 @@ def _grade(
 
     @functools.cache
     def sampler() -> Sampler:
-        loaded, tokenizer = model.loaded
-        return Sampler(local_engine(config.engine, loaded, tokenizer, config.batch_size), tokenizer, benchmark)
+        return Sampler(*model.engine(config, context), benchmark)
 
     if missing:
         if not all(chunk.drawn.is_file() for chunk in missing):

@@ -110,8 +110,10 @@ class RationaleSampler:
         added = [i for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special]
         banned = {*lines.newline_ids, *lines.think_ids, *tokenizer.all_special_ids, *added}
         banned.update(range(len(tokenizer), vocabulary))
+        self.banned = sorted(banned)
+        """What no rationale holds behind its first token, the line break that ends it aside."""
         self._later = torch.zeros(vocabulary, device=device)
-        self._later[sorted(banned)] = -torch.inf
+        self._later[self.banned] = -torch.inf
         self._first = torch.full((vocabulary,), -torch.inf, device=device)
         self._first[list(lines.think_ids)] = 0.0
 
@@ -191,6 +193,9 @@ class RationaleSampler:
 Choose = Callable[[list[State], list[list[Drawn]]], list[int | None]]
 """Which of the rationales drawn at each state to keep; None for none of them, which is to act."""
 
+DrawRationales = Callable[[list[State]], list[list[Drawn]]]
+"""Rationales at each state."""
+
 
 @torch.no_grad()
 def annotate_batch(
@@ -202,12 +207,14 @@ def annotate_batch(
     samples: int = 1,
     choose: Choose | None = None,
     everywhere: bool = False,
+    draw: DrawRationales | None = None,
 ) -> list[Annotation]:
     """Annotate demonstrations with the policy, all at once, each from its first boundary to its last.
 
     The decision's log-odds are divided by the sampler's temperature; temperature 0 thinks where p(think) > 1/2.
     samples: rationales drawn at a think, of which `choose` names the one to keep (the first without it).
     everywhere: draw at every boundary instead of where the policy thinks; then `choose` decides.
+    draw: draws `samples` rationales at each state, in place of the sampler.
     """
     annotations = [Annotation(tokens) for tokens in demonstrations]
     cursors = [
@@ -219,10 +226,13 @@ def annotate_batch(
         cursors = [cursor for cursor in cursors if cursor.thinks]
         if prefix is None:
             break
-        rows = [row for row in range(len(states)) for _ in range(samples)]
-        start = prefix.select(range(len(states)))
-        found, _ = sampler.sample(policy, start, rows, [states[row].stop for row in rows], generator)
-        groups = [found[row * samples : (row + 1) * samples] for row in range(len(states))]
+        if draw is not None:
+            groups = draw(states)
+        else:
+            rows = [row for row in range(len(states)) for _ in range(samples)]
+            start = prefix.select(range(len(states)))
+            found, _ = sampler.sample(policy, start, rows, [states[row].stop for row in rows], generator)
+            groups = [found[row * samples : (row + 1) * samples] for row in range(len(states))]
         kept = choose(states, groups) if choose is not None else [0] * len(states)
         for cursor, state, group, index in zip(cursors, states, groups, kept, strict=True):
             cursor.insert(state, None if index is None else group[index], sampler)

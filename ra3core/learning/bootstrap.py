@@ -17,6 +17,7 @@ machines: annotate_shard(BootstrapShard(shard=1, shards=2), ...) and so on, then
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -30,10 +31,12 @@ from ra3core import shards
 from ra3core.config import BootstrapConfig, BootstrapShard
 from ra3core.corpora.demonstrations import Annotated, Demonstration, annotate, read_demonstrations, write_annotated
 from ra3core.errors import UserError
-from ra3core.learning.annotation import Annotation, Drawn, RationaleSampler, State, annotate_batch
+from ra3core.learning.annotation import Annotation, Drawn, DrawRationales, RationaleSampler, State, annotate_batch
 from ra3core.learning.scoring import score_rationales
+from ra3core.learning.served_rationales import ServedRationales
 from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration
 from ra3core.lm.models import load_model, load_tokenizer
+from ra3core.lm.served import find, names_of
 from ra3core.stage import METRICS_FILE, Context, Metrics
 
 FINISHED = "chunks.jsonl"
@@ -62,7 +65,8 @@ def bootstrap(config: BootstrapConfig, context: Context) -> Metrics:
     write_annotated(annotated, context.out / "annotated.parquet")
     examples = [{"id": a.demonstration.id, "before": a.demonstration.text, "after": a.text} for a in _first(annotated)]
     (context.out / "examples.json").write_text(json.dumps(examples, indent=1))
-    return _figures(finished) | _agreement(annotated) | {"train_tokens": 0, "demonstrations": len(annotated)}
+    counts = {"train_tokens": 0, "demonstrations": len(annotated)}
+    return _figures(finished) | _agreement(annotated) | counts | _servers(finished)
 
 
 def annotate_shard(config: BootstrapShard, context: Context) -> Metrics:
@@ -76,7 +80,8 @@ def annotate_shard(config: BootstrapShard, context: Context) -> Metrics:
     content = [{name: value for name, value in chunk.items() if name != "seconds"} for chunk in finished]
     (context.out / FINISHED).write_text("".join(json.dumps(chunk) + "\n" for chunk in content))
     (context.out / SECONDS).write_text(json.dumps([chunk["seconds"] for chunk in finished]))
-    return _figures(finished) | {"train_tokens": 0, "demonstrations": sum(c["demonstrations"] for c in finished)}
+    counts = {"train_tokens": 0, "demonstrations": sum(c["demonstrations"] for c in finished)}
+    return _figures(finished) | counts | _servers(finished)
 
 
 def _chunks(config: BootstrapConfig, context: Context) -> list[list[Demonstration]]:
@@ -152,6 +157,10 @@ class _Annotator:
         self.sampler = RationaleSampler(
             self.lines, vocabulary, config.temperature, config.rationale_tokens, context.device
         )
+        self.served: ServedRationales | None = None
+        if config.engine == "http" and not math.isinf(config.think_penalty):
+            self.served = ServedRationales(find(context.servers, names_of(folder)), self.sampler)
+            context.log.message(f"rationales are drawn by {self.served.served.said}")
 
     def chunk(self, index: int, programs: list[TokenizedDemonstration]) -> dict[str, Any]:
         """Annotate some demonstrations; depends on the seed and the index, not on other chunks."""
@@ -180,6 +189,7 @@ class _Annotator:
                 samples=self.config.samples,
                 choose=best if searched or self.config.samples > 1 else None,
                 everywhere=searched,
+                draw=self._draw(index),
             )
         gains: list[float] = []
         thinks = [(a.state(t), [drawn]) for a in annotations for t, drawn in a.drawn.items()]
@@ -203,7 +213,15 @@ class _Annotator:
             "gains": gains,
             "tokens": tokens + sum(a.processed for a in annotations),
             "seconds": time.perf_counter() - began,
+            **({"server": self.served.served.said} if self.served else {}),
         }
+
+    def _draw(self, index: int) -> DrawRationales | None:
+        """What a server draws for this chunk: every round of it has its own seeds."""
+        if (served := self.served) is None:
+            return None
+        rounds = itertools.count()
+        return lambda states: served.draw(states, self.config.samples, [self.seed, index, next(rounds)])
 
 
 def _scored_tokens(states: Sequence[State], groups: Sequence[Sequence[Drawn]], window: int) -> int:
@@ -241,6 +259,12 @@ def _figures(chunks: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "tokens": sum(chunk["tokens"] for chunk in chunks),
     }
     return figures | ({"gain": sum(gains) / len(gains)} if gains else {})
+
+
+def _servers(chunks: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What drew the rationales, as the servers themselves say; nothing where it was this process."""
+    said = sorted({chunk["server"] for chunk in chunks if "server" in chunk})
+    return {"servers": said} if said else {}
 
 
 def _agreement(annotated: Sequence[Annotated]) -> dict[str, float]:

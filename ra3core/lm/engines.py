@@ -4,8 +4,9 @@ built-in             the loop of ra3core/lm/generation.py
 transformers         transformers' `generate`; the same draws, token for token
 continuous_batching  transformers' continuous batching: a paged cache, and a new sequence as soon as one has ended; the
                      same distribution, other draws
+http                 an OpenAI-compatible server (ra3core/lm/http_engine.py)
 
-They run the model that they are given, in this process: its weights are those of the moment.
+All but the last run the model that they are given, in this process: its weights are those of the moment.
 Log-probabilities are of the distribution that is drawn from: after temperature, top-p and the ban of comments.
 """
 

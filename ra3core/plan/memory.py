@@ -173,6 +173,8 @@ def memory(config: BaseModel, shape: Shape, counts: Counts, device: str) -> Memo
             tokens = min(config.batch_size * LONG * counts.text, most)
             cache = cached(rows, LONG * counts.text)
             return Memory(2 * frozen, cache=cache, logits=logits(SCORE_LOGITS, max(tokens, rows)))
+        case BenchmarkConfig(engine="http"):
+            return None  # the model is a server's
         case BenchmarkConfig():
             known = BENCHMARKS.get(config.benchmark.partition(":")[0])
             prompt = PROMPT_TOKENS if config.benchmark == EMBEDDED or known is None else known.prompt

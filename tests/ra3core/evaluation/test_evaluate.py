@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from completion_server import CompletionServer
 from transformers import Lfm2ForCausalLM, PreTrainedTokenizerFast
 
 from ra3core.config import BenchmarkConfig, BenchmarkShard, VerifierConfig
@@ -23,11 +24,12 @@ from ra3core.evaluation.grading import grading_code
 from ra3core.evaluation.results import Sample, flat, summarise
 from ra3core.evaluation.samples import Sampler
 from ra3core.fingerprint import PACKAGE, _scan
+from ra3core.lm import served
 from ra3core.lm.engines import BuiltIn
 from ra3core.lm.generation import Draw, Sampling
 from ra3core.lm.lines import LineTokenizer
-from ra3core.lm.models import save_model
-from ra3core.stage import Context, StageLog
+from ra3core.lm.models import load_model, load_tokenizer, save_model
+from ra3core.stage import Context, Servers, StageLog
 
 LIMITS = VerifierConfig(cpu_seconds=1, wall_seconds=10)
 CONFIG = BenchmarkConfig(samples=2, k=[1, 2], temperature=0.8, max_new_tokens=60, batch_size=4, verifier=LIMITS)
@@ -433,3 +435,71 @@ def test_summary_of_a_benchmark_with_further_tests() -> None:
     assert results["per_task_base"] == {"free": {"a": [1, 1], "b": [1, 1]}}
     figures = flat(results, "x-plus")
     assert (figures["x-plus/pass_at_1"], figures["x-plus/pass_at_1_base"]) == (0.5, 1.0)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served, "PAUSE", 0.01)
+
+
+def asking(folders: dict[str, Path], root: Path, *running: CompletionServer) -> Context:
+    where = Servers(tuple(one.url for one in running), concurrency=4, timeout=20, retries=1)
+    return replace(context(folders, root), servers=where)
+
+
+def serving(folders: dict[str, Path], **how: Any) -> CompletionServer:
+    folder = folders["model"] / "model"
+    return CompletionServer(load_model(folder), load_tokenizer(folder), str(folder), **how)
+
+
+GREEDY = CONFIG.model_copy(update={"temperature": 0.0, "samples": 1, "k": [1], "batch_size": 2})
+
+
+@pytest.mark.parametrize("tells", ["token_ids", "text"])
+def test_a_served_model_is_evaluated_without_loading_it(
+    tells: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plain = evaluate(GREEDY, context(folders, tmp_path / "plain"))
+    with serving(folders, tells=tells) as server:
+        monkeypatch.delattr(module, "load_model")
+        found = evaluate(GREEDY.model_copy(update={"engine": "http"}), asking(folders, tmp_path / "served", server))
+    texts = [
+        [row["completion"] for row in rows(tmp_path / name / "out" / "samples.jsonl")] for name in ("plain", "served")
+    ]
+    assert texts[0] == texts[1]
+    assert found.pop("servers") == [f"{server.url}: {folders['model'] / 'model'}"]
+    if tells == "token_ids":
+        assert found == plain
+    results = json.loads((tmp_path / "served" / "out" / "results.json").read_text())
+    assert results["sampling"]["engine"] == "http"
+    assert "engine" not in json.loads((tmp_path / "plain" / "out" / "results.json").read_text())["sampling"]
+
+
+def test_an_evaluation_whose_server_dies_goes_on_with_another(
+    folders: dict[str, Path], impatient: None, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"engine": "http", "batch_size": 1})
+    with serving(folders) as server:
+        evaluate(config, asking(folders, tmp_path / "whole", server))
+    needed = len(server.requests)
+    with (
+        serving(folders, fail=lambda n: "die" if n > needed / 2 else None) as server,
+        pytest.raises(UserError, match=r"no answer from the server after 2 attempts"),
+    ):
+        evaluate(config, asking(folders, tmp_path / "killed", server))
+    with pytest.raises(UserError, match=r"no answer from the server \("):
+        evaluate(config, asking(folders, tmp_path / "killed", server))
+    with serving(folders) as another:
+        found = evaluate(config, asking(folders, tmp_path / "killed", another))
+    assert 0 < len(another.requests) < needed
+    assert len(found["servers"]) == 2
+    for name in ("samples.jsonl", "results.json"):
+        assert (tmp_path / "killed" / "out" / name).read_bytes() == (tmp_path / "whole" / "out" / name).read_bytes()
+
+
+def test_a_served_model_of_another_folder_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    with (
+        CompletionServer(torch.nn.Linear(1, 1), None, "gpt") as server,
+        pytest.raises(UserError, match=r"engine http: no server of RA3_SERVERS serves .*model, found gpt; expected"),
+    ):
+        evaluate(CONFIG.model_copy(update={"engine": "http"}), asking(folders, tmp_path, server))
