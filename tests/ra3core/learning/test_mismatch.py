@@ -20,7 +20,7 @@ CONTEXT = (5, 6, 7)
 FLOOR = 1e6  # so large that advantages are rewards less the mean, divided by it
 
 
-def two(logits: Tensor, rows: object) -> Tensor:
+def two(logits: Tensor, rows: object, start: int = 0) -> Tensor:
     """Only the tokens 2 and 3 can be drawn."""
     banned = torch.full_like(logits, -torch.inf)
     banned[..., 2:4] = 0
