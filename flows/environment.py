@@ -62,7 +62,8 @@ def runtime(**options: object) -> RuntimeConfig:
     except ValidationError as error:
         first = error.errors()[0]
         name = first["loc"][0]
-        what = first["msg"][0].lower() + first["msg"][1:]
+        said = first["msg"].removeprefix("Value error, ")
+        what = said[0].lower() + said[1:]
         raise UserError(f"--{name} (or RA3_{str(name).upper()}): {what}, found {first['input']!r}") from error
     if not settings.root.is_dir():
         raise UserError(f"RA3_ROOT: {settings.root} is not a folder, expected the checkout")
