@@ -221,7 +221,7 @@ class Pipeline:
         from tasks import external
 
         record = json.loads(file.read_text())
-        artifact = external.model(record["model"], self.session.runtime.root)
+        artifact = external.model(record["model"], self.session.runtime.root, chat=self.config.base.chat)
         if artifact.digest != record["digest"]:
             raise UserError(
                 f"base.model: {record['model']} has changed since; `dvc repro --force base` takes it as it is"

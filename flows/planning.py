@@ -37,6 +37,7 @@ from ra3core.plan.memory import Memory
 from ra3core.plan.shapes import Shape, local_folder, shape_of
 from ra3core.plan.work import Counts, Work
 from tasks.evaluate import Asked, external_digest, texts_digest
+from tasks.external import chat_digest
 from tasks.versioning import recorded_digest
 
 DEVICE = "cuda"
@@ -208,7 +209,8 @@ class _Planned(Composition):
     ) -> None:
         tracked, model = config.suite == "tracked", config.base.model
         data = outside("data", recorded_digest(runtime.root) if tracked else f"{_UNREAD} data")
-        base = None if model is None else outside("base", _model_digest(model) or f"{_UNREAD} {model}")
+        digest = _model_digest(model, config.base.chat) if model else None
+        base = outside("base", digest or f"{_UNREAD} {model}") if model else None
         super().__init__(config, runtime, data, base)
         self.refresh = refresh
         self.store, self.machine, self.shape = Store(runtime.root / "artifacts"), machine, shape
@@ -314,13 +316,15 @@ _TEXTS = ("demonstrations", "annotated", "tasks")
 _MODELLED = (BaseConfig, EStepConfig, BootstrapConfig, MStepConfig, RLVRConfig, BenchmarkConfig, AnalysisConfig)
 
 
-def _model_digest(name: str) -> str | None:
+def _model_digest(name: str, chat: bool) -> str | None:
     """What tasks.external would call the model's content, as far as that is to be had without a hub: the revision in
     the hub's cache, or the digest of a small folder."""
     folder = local_folder(name)
     if folder is None:
         return None
-    if folder.parent.name == "snapshots":
-        return folder.name
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return content_digest(folder) if size <= READ_MODEL else None
+    digest = folder.name
+    if folder.parent.name != "snapshots":
+        if sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) > READ_MODEL:
+            return None
+        digest = content_digest(folder)
+    return chat_digest(digest) if chat else digest

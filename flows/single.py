@@ -76,7 +76,8 @@ def evaluation(
 @stage_task("model", "model")
 def given(session: Session, model: str) -> State[Artifact]:
     """The model that the user names, as an input of stages."""
-    return Completed(name="External", data=external.model(model, session.runtime.root, "model"))
+    chat = session.config.base.chat
+    return Completed(name="External", data=external.model(model, session.runtime.root, "model", chat))
 
 
 def _one_model(

@@ -99,6 +99,7 @@ def generate(
     text = _read(prompt) if prompt == STDIN else prompt
     folder = model_folder(name, runtime.root, arm, of_seed)
     from ra3core.lm import engines
+    from ra3core.lm.chat import conversation
     from ra3core.lm.generation import Draw, Sampling
     from ra3core.lm.lines import LineTokenizer
 
@@ -117,12 +118,13 @@ def generate(
     else:
         model, tokenizer = _load(folder, runtime)
         drawn_by = engines.local_engine(engine, model, tokenizer)
-    tokens = LineTokenizer(tokenizer).prompt(_conversation(tokenizer, text) if chat else text)
+    lines = LineTokenizer(tokenizer)
+    tokens = conversation(tokenizer, text, "--chat") if chat else lines.text(text)
     if not tokens:
         raise UserError("the prompt is empty, expected some text")
 
     def show(_: int, number: int, draw: Draw) -> None:
-        completion = str(tokenizer.decode(draw.tokens))
+        completion = lines.completion(tokens, draw.tokens)
         print(f"{f'--- {number + 1}{chr(10)}' if n > 1 else ''}{completion.rstrip(chr(10))}", flush=True)
 
     drawn_by.generate([tokens], sampling, samples=n, seed=seed, on_completion=show)
@@ -157,13 +159,6 @@ def _load(folder: str, runtime: RuntimeConfig) -> tuple[PreTrainedModel, PreTrai
     torch.set_num_threads(runtime.threads)
     tokenizer = load_tokenizer(folder)
     return load_model(folder, runtime.device.partition(",")[0]), tokenizer
-
-
-def _conversation(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    if tokenizer.chat_template is None:
-        raise UserError("--chat: the model's tokenizer has no chat template")
-    message = [{"role": "user", "content": text}]
-    return str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
 
 
 def _unescaped(stop: str) -> str:

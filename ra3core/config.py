@@ -36,6 +36,9 @@ PRESETS = Path(__file__).resolve().parent.parent / "configs"
 EMBEDDED = "embedded"
 """The benchmark that needs no file but data/, and the one whose settings stand in `evaluation` itself."""
 
+CHAT_MARK = "ra3_chat"
+"""In tokenizer_config.json: the model is prompted through its chat template (`base.chat`)."""
+
 USUAL_KS = (1, 5, 10, 100)
 """Of pass@k, as far as there are as many samples."""
 
@@ -92,6 +95,7 @@ class BaseConfig(Section):
     """The base model: `model` names one to use, otherwise this architecture is pre-trained on the web-like corpus."""
 
     model: str | None = None  # a hub name or a folder that AutoModelForCausalLM loads
+    chat: bool = False  # of `model`: every stage prompts it, and what is trained from it, through its chat template
     checkpoint: str | None = None  # folder of a kept result of this very recipe, used while data and recipe still match
     layers: list[Literal["conv", "full_attention"]] = Field(default=["conv", "full_attention"])
     hidden_size: Positive = 128
@@ -108,6 +112,12 @@ class BaseConfig(Section):
     checkpoint_steps: Positive = 200
     precision: Precision = "float32"  # a run fills in its own
     gradient_checkpointing: bool = False  # layers keep their inputs alone for the backward pass
+
+    @model_validator(mode="after")
+    def _template_of_a_model(self) -> Self:
+        if self.chat and self.model is None:
+            raise ValueError("chat: a base model of our own has no chat template, expected base.model")
+        return self
 
 
 class EStepConfig(Section):

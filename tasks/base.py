@@ -17,7 +17,7 @@ def base(session: Session, seed: int, corpus: Artifact) -> State[Artifact]:
     """The model that mid-training starts from."""
     config = session.config.base
     if config.model is not None:
-        artifact = external.model(config.model, session.runtime.root)
+        artifact = external.model(config.model, session.runtime.root, chat=config.chat)
         return completed(name="External", message=f"model {config.model}", data=artifact)
     function = StageFunction("ra3core.learning.pretrain", "pretrain")
     return session.stage("base", function, config, {"corpus": corpus}, label="base", seed=seed)

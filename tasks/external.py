@@ -6,19 +6,23 @@ new keys downstream and nothing is copied.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 from ra3core.artifacts import Artifact, Store, content_digest
+from ra3core.config import CHAT_MARK
 from ra3core.corpora.sources import files, parse_source, source_digest
 from ra3core.errors import UserError
 
 
-def model(name: str, root: Path, setting: str = "base.model") -> Artifact:
+def model(name: str, root: Path, setting: str = "base.model", chat: bool = False) -> Artifact:
     """A model to start from: a folder that AutoModelForCausalLM loads, one of the store's with such a folder in it, or
-    the name of a model on the hub. setting: what named it.
+    the name of a model on the hub. setting: what named it. chat: `base.chat`, which is noted in its tokenizer's
+    configuration (ra3core/lm/chat.py).
 
-    Stages look for model/ below an input, so a link of that name is put below artifacts/external/ in `root`.
-    Raises UserError when it is neither.
+    Stages look for model/ below an input, so a link of that name is put below artifacts/external/ in `root`; with
+    `chat`, a folder of links. Raises UserError when it is neither, and for `chat` without a chat template.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -30,13 +34,39 @@ def model(name: str, root: Path, setting: str = "base.model") -> Artifact:
         digest = content_digest(folder)
     else:
         folder, digest = _from_hub(name, setting)
+    if chat:
+        digest = chat_digest(digest)
     home = root / "artifacts" / "external" / digest[:16]
     home.mkdir(parents=True, exist_ok=True)
     link = home / "model"
-    if not link.is_symlink() or link.resolve() != folder:
+    if chat:
+        _mark(folder, link)
+    elif not link.is_symlink() or link.resolve() != folder:
         link.unlink(missing_ok=True)
         link.symlink_to(folder, target_is_directory=True)
     return Store.external("base", home, digest)
+
+
+def chat_digest(digest: str) -> str:
+    """What stands for a model's content when it is prompted as a chat model."""
+    return hashlib.sha256(f"{digest} {CHAT_MARK}".encode()).hexdigest()
+
+
+def _mark(folder: Path, marked: Path) -> None:
+    """A folder of links to a model's files, and a tokenizer configuration that says that it is a chat model."""
+    own = "tokenizer_config.json"
+    settings = json.loads((folder / own).read_text()) if (folder / own).is_file() else {}
+    if not settings.get("chat_template") and not (folder / "chat_template.jinja").is_file():
+        raise UserError(f"base.chat: the tokenizer of {folder.name} has no chat template, expected a chat model")
+    marked.mkdir(exist_ok=True)
+    for file in folder.iterdir():
+        link = marked / file.name
+        if file.name != own and (not link.is_symlink() or link.resolve() != file.resolve()):
+            link.unlink(missing_ok=True)
+            link.symlink_to(file.resolve())
+    partial = marked / f".{own}"
+    partial.write_text(json.dumps(settings | {CHAT_MARK: True}, indent=2) + "\n")
+    partial.replace(marked / own)
 
 
 def demonstrations(source: str) -> Artifact | None:
@@ -89,7 +119,9 @@ def _from_hub(name: str, setting: str) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
+        folder = Path(
+            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"])
+        )
     except (OSError, ValueError) as error:  # HTTP errors are OSErrors; ValueError: not a possible name
         raise UserError(f"{setting}: {name!r} is no folder, and no model of that name could be fetched") from error
     return folder, folder.name

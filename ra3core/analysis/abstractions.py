@@ -112,8 +112,7 @@ def _state(occurrence: Occurrence, lines: LineTokenizer) -> State:
 
 def _drawn(state: State, text: str, lines: LineTokenizer) -> Drawn:
     """A rationale's text as if it had been sampled."""
-    piece = lines.rationale(state.tokens.demonstration.lines[state.t], text)
-    return Drawn((*piece[len(state.header) :], state.stop), True, 0.0)
+    return state.written(lines.rationale(state.tokens.demonstration.lines[state.t], text))
 
 
 def abstraction_table(found: Sequence[Occurrence], examples: int) -> list[dict[str, Any]]:

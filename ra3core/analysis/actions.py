@@ -172,14 +172,14 @@ class LineSampler:
         for token in lines.newline_ids:
             written = texts[token].replace("\r", "\n").split("\n")[0].rstrip()
             same[token] = first.setdefault(written, token)
-        self._same = same
+        self._same, self._break = same, lines.encode(lines.opening)
         self._ends: dict[int, Tokens] = {
-            token: tuple(lines.tokenizer.encode(written, add_special_tokens=False)) for written, token in first.items()
+            token: lines.encode(written + lines.opening) for written, token in first.items()
         }
 
     def written(self, line: Line) -> Tokens:
-        """The tokens of a line without its break."""
-        return (*line.tokens[:-1], *self._ends[line.tokens[-1]]) if line.ended else line.tokens
+        """The tokens of a line; its break only where a piece ends with it."""
+        return (*line.tokens[:-1], *self._ends[line.tokens[-1]]) if line.ended else (*line.tokens, *self._break)
 
     @torch.no_grad()
     def sample(

@@ -72,7 +72,7 @@ def measure_gains(
             for state, group, score, p in zip(states, groups, scores, think, strict=True):
                 act = reward(score.act, score.tokens, free)
                 gains = [reward(s, score.tokens, free, z) - act for s, z in zip(score.thinks, group, strict=True)]
-                size = sum(len(z.content) for z in group) / len(group) + len(state.header)
+                size = sum(len(z.tokens) + len(state.after(z.terminated)) for z in group) / len(group)
                 name = state.tokens.demonstration.id
                 found.append(Gain(name, state.t, p, sum(gains) / len(gains), max(gains), size))
         advance(len(chunk))

@@ -22,7 +22,7 @@ from ra3core.evaluation.benchmarks import Benchmark, Problem
 from ra3core.evaluation.results import Mode, Sample
 from ra3core.lm.engines import Engine
 from ra3core.lm.generation import Sampling
-from ra3core.lm.lines import LineTokenizer
+from ra3core.lm.lines import LineTokenizer, Tokens
 
 
 class Sampler:
@@ -38,15 +38,16 @@ class Sampler:
         prefixes: list[list[int]] = []
         for problem in problems:
             text = self.benchmark.prompt(problem)
-            prefix = list(self._comment_start(text)) if mode == "forced" else []
+            opened = bool(self._opening) or text.endswith("\n")
+            prefix = list(self.lines.start(_comment_start(text), opened)) if mode == "forced" else []
             prefixes.append(prefix)
-            prompts.append([*self.lines.prompt(text), *prefix])
+            prompts.append([*self._prompt(text), *prefix])
         longest = max(map(len, prefixes))
         sampling = Sampling(
             max_new_tokens=max(1, config.max_new_tokens - longest),
             temperature=config.temperature,
             top_p=config.top_p,
-            stop=self.benchmark.stop,
+            stop=() if self.lines.chat else self.benchmark.stop,  # those of completions would cut an answer's text
             ban_comments=mode == "banned",
         )
         drawn = self.engine.generate(prompts, sampling, samples=config.samples, seed=seed)
@@ -54,26 +55,24 @@ class Sampler:
         for problem, prompt, prefix, completions in zip(problems, prompts, prefixes, drawn, strict=True):
             given = prompt[: len(prompt) - len(prefix)]
             for number, draw in enumerate(completions):
-                text = self._completion(given, [*prefix, *draw.tokens])
+                text = self._opening + self.lines.completion(given, [*prefix, *draw.tokens], skip_special_tokens=True)
                 used = len(prompt) + len(draw.tokens)
                 samples.append(Sample(problem.id, problem.steps, mode, number, text, used))
         return samples
 
-    def _comment_start(self, prompt: str) -> tuple[int, ...]:
-        """The tokens of a new line, the body's indentation and the start of a comment."""
-        last = next((line for line in reversed(prompt.split("\n")) if line.strip()), "")
-        start = (indentation(last) or "    ") + COMMENT
-        if prompt.endswith("\n"):
-            return tuple(self.tokenizer.encode(start, add_special_tokens=False))
-        return self.lines.line(start)
+    @property
+    def _opening(self) -> str:
+        """The beginning of a completion that a prompt's tokens hold already."""
+        return self.lines.opening if self.benchmark.line_follows else ""
 
-    def _completion(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
-        """The text that the tokens add to the prompt's: some tokenizers drop a leading space when decoding alone."""
-        whole, before = self._decode([*prompt, *tokens]), self._decode(prompt)
-        return whole[len(before) :] if whole.startswith(before) else self._decode(tokens)
+    def _prompt(self, text: str) -> Tokens:
+        return self.lines.prompt(text) if self.benchmark.line_follows else self.lines.question(text)
 
-    def _decode(self, tokens: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+def _comment_start(prompt: str) -> str:
+    """The body's indentation and the start of a comment."""
+    last = next((line for line in reversed(prompt.split("\n")) if line.strip()), "")
+    return (indentation(last) or "    ") + COMMENT
 
 
 def chunk_seed(seed: int, mode: Mode, chunk: int) -> int:

@@ -157,7 +157,7 @@ def _annotated(
 
 def _longest(program: TokenizedDemonstration, how: Annotating) -> int:
     """Tokens of the program with a rationale at every boundary, each with a header of its own."""
-    headers = sum(program.headers[t] for t in program.boundaries)
+    headers = sum(len(program.after(t, terminated=False)) for t in program.boundaries)
     return len(program.tokens()) + how.rationale_tokens * len(program.boundaries) + headers
 
 

@@ -4,10 +4,11 @@ At each boundary, in order, the policy decides: act (write the expert's line) or
 teacher-forced pass gives the decision at every boundary up to the next think, so text is generated only at a think.
 At most one rationale stands ahead of a line. Or whoever chooses among the drawn rationales decides (`everywhere`).
 
-A rationale is drawn from the policy's *constrained* distribution: its first token begins a comment; then no token that
-begins another comment, no special token, no line break except the one that ends it (the first token of the expert's
-line header), and something between ``#`` and that. `RationaleSampler.constrain` is that distribution, for sampling and
-for gradients alike.
+A rationale is drawn from the policy's *constrained* distribution: its first token begins a comment on this line; then
+no token that begins another, no special token, no line break except the one that ends it, and something between ``#``
+and that. What ends it is the first token of the expert's line header; or, where lines end in their line break, the
+newline and every token that is a newline behind other characters. `RationaleSampler.constrain` is that distribution,
+for sampling and for gradients alike.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 from ra3core.corpora.demonstrations import COMMENT, Annotated, annotate
 from ra3core.lm.head import Distribution
 from ra3core.lm.likelihood import decision_log_probs
-from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration, Tokens
+from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration, Tokens, special_token_ids
 from ra3core.lm.prefix import Prefix, Samples, batches, encode, join, predictions_after
 
 
@@ -50,13 +51,22 @@ class State:
 
     @property
     def stop(self) -> int:
-        """The token that ends a rationale here."""
-        return self.tokens.lines[self.t][0]
+        """The token that ends a rationale here (where lines end in their line break, not the only one)."""
+        return self.tokens.stop(self.t)
 
     @property
     def header(self) -> Tokens:
         """Newline and indentation of the line that the decision is about."""
-        return self.tokens.lines[self.t][: self.tokens.headers[self.t]]
+        return self.tokens.header(self.t)
+
+    def after(self, terminated: bool) -> Tokens:
+        """What stands between a rationale, with or without its line break, and the expert's line."""
+        return self.tokens.after(self.t, terminated)
+
+    def written(self, piece: Tokens) -> Drawn:
+        """A rationale's piece as if it had been sampled."""
+        stop = (self.stop,) if self.tokens.newline is None else ()
+        return Drawn((*piece[len(self.header) :], *stop), True, 0.0)
 
     def window(self, lines: int) -> Tokens:
         """The expert's tokens after the decision, to the end of `lines` lines."""
@@ -107,15 +117,17 @@ class RationaleSampler:
     ) -> None:
         self.lines, self.temperature, self.max_tokens = lines, temperature, max_tokens
         tokenizer = lines.tokenizer
-        added = [i for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special]
-        banned = {*lines.newline_ids, *lines.think_ids, *tokenizer.all_special_ids, *added}
+        banned = {*lines.newline_ids, *lines.think_ids, *special_token_ids(tokenizer)}
         banned.update(range(len(tokenizer), vocabulary))
         self.banned = sorted(banned)
-        """What no rationale holds behind its first token, the line break that ends it aside."""
+        """What no rationale holds behind its first token, what ends it aside."""
+        self._breaks = set(lines.break_ids)
         self._later = torch.zeros(vocabulary, device=device)
         self._later[self.banned] = -torch.inf
+        self._ending = self._later.clone()
+        self._ending[sorted(self._breaks - set(lines.think_ids))] = 0.0
         self._first = torch.full((vocabulary,), -torch.inf, device=device)
-        self._first[list(lines.think_ids)] = 0.0
+        self._first[sorted(set(lines.think_ids) - set(lines.newline_ids))] = 0.0
 
     def constrain(self, logits: Tensor, stops: Sequence[int], start: int = 0) -> Tensor:
         """Logits (rows, width, vocabulary) for tokens start.. of a rationale -> those of the sampling distribution."""
@@ -128,7 +140,7 @@ class RationaleSampler:
         ending = logits[:, max(2 - start, 0) :]
         if ending.shape[1]:
             index = torch.tensor(stops, device=logits.device)[:, None, None].expand(-1, ending.shape[1], 1)
-            parts.append((ending + self._later).scatter(2, index, ending.gather(2, index)))
+            parts.append((ending + self._ending).scatter(2, index, ending.gather(2, index)))
         return torch.cat(parts, 1)
 
     def distribution(self, stops: Sequence[int]) -> Distribution:
@@ -170,7 +182,7 @@ class RationaleSampler:
                 if i in open_:
                     tokens[i].append(token)
                     totals[i] += values[row]
-                    if k >= 2 and token == stops[i]:
+                    if k >= 2 and (token == stops[i] or token in self._breaks):
                         open_.discard(i)
                     else:
                         going[i] = token
@@ -186,7 +198,7 @@ class RationaleSampler:
 
     def text(self, drawn: Drawn) -> str:
         """The rationale's text, one printable line; empty when nothing is left."""
-        text = str(self.lines.tokenizer.decode(list(drawn.content))).strip().removeprefix(COMMENT)
+        text = self.lines.decode(drawn.tokens).strip().lstrip(COMMENT)
         return "".join(c for c in " ".join(text.split()) if c.isprintable()).strip()
 
 

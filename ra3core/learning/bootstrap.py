@@ -34,7 +34,7 @@ from ra3core.errors import UserError
 from ra3core.learning.annotation import Annotation, Drawn, DrawRationales, RationaleSampler, State, annotate_batch
 from ra3core.learning.scoring import score_rationales
 from ra3core.learning.served_rationales import ServedRationales
-from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration
+from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration, undecided
 from ra3core.lm.models import load_model, load_tokenizer
 from ra3core.lm.served import find, names_of
 from ra3core.stage import METRICS_FILE, Context, Metrics
@@ -107,14 +107,19 @@ def _annotated(
     if not missing:
         return finished
     annotator = _Annotator(config, context)
+    tokenized: list[TokenizedDemonstration] = []
     total, left = (sum(len(chunks[index]) for index in indices) for indices in (asked, missing))
     with context.log.progress("bootstrap", total, total - left) as advance:
         for index in missing:
-            finished.append(annotator.chunk(index, [annotator.lines.demonstration(d) for d in chunks[index]]))
+            programs = [annotator.lines.demonstration(d) for d in chunks[index]]
+            tokenized += programs
+            finished.append(annotator.chunk(index, programs))
             with (context.scratch / FINISHED).open("a") as stream:
                 stream.write(json.dumps(finished[-1]) + "\n")
             context.log.metrics(index + 1, **_figures(finished[-1:]))
             advance(len(chunks[index]))
+    if left_out := undecided(tokenized):
+        context.log.message(left_out)
     return finished
 
 
@@ -227,7 +232,9 @@ class _Annotator:
 def _scored_tokens(states: Sequence[State], groups: Sequence[Sequence[Drawn]], window: int) -> int:
     """Tokens that scoring these rationales runs: the contexts once, the window after nothing and after each."""
     return sum(
-        len(s.context) + len(s.window(window)) * (1 + len(g)) + sum(len(d.content) + len(s.header) for d in g)
+        len(s.context)
+        + len(s.window(window)) * (1 + len(g))
+        + sum(len(d.tokens) + len(s.after(d.terminated)) for d in g)
         for s, g in zip(states, groups, strict=True)
     )
 

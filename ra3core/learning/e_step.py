@@ -63,7 +63,7 @@ from ra3core.learning.annotation import Annotation, Drawn, RationaleSampler, Sta
 from ra3core.learning.decision import DecisionLoss
 from ra3core.learning.policy_gradient import Group, Objective, PolicyTrainer, Rollout, merged
 from ra3core.learning.scoring import Scores, reconstruction, score_rationales
-from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration
+from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration, undecided
 from ra3core.lm.models import load_model, load_to_train, load_tokenizer, merge_lora, save_model
 from ra3core.lm.prefix import encode
 from ra3core.processes import begin, split
@@ -149,9 +149,14 @@ def e_step(config: EStepConfig, context: Context) -> Metrics:
     likelihood.requires_grad_(False)
     lines = LineTokenizer(tokenizer)
     file = context.inputs["demonstrations"] / "demonstrations.parquet"
-    programs = [p for p in map(lines.demonstration, read_demonstrations(file)) if p.boundaries]
+    tokenized = [lines.demonstration(one) for one in read_demonstrations(file)]
+    programs = [program for program in tokenized if program.boundaries]
+    left_out = undecided(tokenized)
     if not programs:
-        raise UserError(f"{file}: no demonstration has a line that a comment may stand ahead of")
+        reason = f" ({left_out})" if left_out else ""
+        raise UserError(f"{file}: no demonstration has a line that a comment may stand ahead of{reason}")
+    if left_out:
+        context.log.message(left_out)
     torch.manual_seed(context.seed)  # adapters, if any, are drawn from it
     policy = load_to_train(folder, config, context.device)
     run = _Run(config, context, lines, likelihood, policy, programs)
@@ -365,7 +370,7 @@ class _Run:
         """The state's rationales for the policy gradient; what follows is the rest of the line's header."""
         return merged(
             [
-                Rollout(d.tokens, value, 1 / len(drawn), reference, state.header[1:] if d.terminated else state.header)
+                Rollout(d.tokens, value, 1 / len(drawn), reference, state.after(d.terminated))
                 for d, value, reference in zip(drawn, rewards, scores.references, strict=True)
             ]
         )
@@ -384,7 +389,7 @@ class _Run:
             {
                 "iteration": iteration + 1,
                 "demonstration": states[i].tokens.demonstration.id,
-                "context": self.lines.tokenizer.decode(list(states[i].context)),
+                "context": self.lines.decode(states[i].context),
                 "line": states[i].tokens.demonstration.lines[states[i].t],
                 "think_probability": probability[i],
                 "act_reward": acts[i],

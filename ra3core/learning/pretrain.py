@@ -205,7 +205,7 @@ def _held_out_loss(model: nn.Module, batches: list[Batch], precision: Precision)
 
 def recipe_of(config: BaseConfig, context: Context) -> str:
     """Digest of what determines the result: the section, the seed, the corpus's bytes."""
-    left_out = {"model", "checkpoint", "checkpoint_steps", "gradient_checkpointing"}
+    left_out = {"model", "chat", "checkpoint", "checkpoint_steps", "gradient_checkpointing"}
     if config.precision == "float32":  # as before there was another
         left_out.add("precision")
     recipe: dict[str, Any] = config.model_dump(exclude=left_out)

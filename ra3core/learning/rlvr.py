@@ -51,6 +51,7 @@ from ra3core.learning.policy_gradient import (
     with_reference,
 )
 from ra3core.learning.task_draw import TaskDraw
+from ra3core.lm.chat import conversation
 from ra3core.lm.engines import Engine, local_engine
 from ra3core.lm.generation import Draw, Sampling
 from ra3core.lm.lines import LineTokenizer, Tokens, end_token_id
@@ -351,7 +352,7 @@ def complete(
     found: dict[tuple[int, int], Completion] = {}
 
     def keep(i: int, j: int, draw: Draw) -> None:
-        text = str(tokenizer.decode(draw.tokens))
+        text = ("" if _is_message(tasks[i]) else lines.opening) + lines.completion(prompts[i], draw.tokens)
         found[i, j] = Completion(tasks[i], prompts[i], tuple(draw.tokens), draw.ended, text, draw.log_probs)
         on_completion(found[i, j])
 
@@ -361,13 +362,14 @@ def complete(
 
 def _prompt(task: Task, lines: LineTokenizer) -> Tokens:
     """The tokens that a task's completion follows: its prompt, or a conversation in which it is the user's message."""
-    if not (isinstance(task, task_sets.SetTask) and task.chat):
+    if not _is_message(task):
         return lines.prompt(task.prompt)
-    if lines.tokenizer.chat_template is None:
-        raise UserError("rlvr_tasks.prompt: the model's tokenizer has no chat template, expected docstring, not chat")
-    message = [{"role": "user", "content": task.prompt}]
-    text = lines.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    return tuple(lines.tokenizer.encode(str(text), add_special_tokens=False))
+    return conversation(lines.tokenizer, task.prompt, "rlvr_tasks.prompt: chat")
+
+
+def _is_message(task: Task) -> bool:
+    """Whether a task's prompt is a user's message to a chat model."""
+    return isinstance(task, task_sets.SetTask) and task.chat
 
 
 class Judge:

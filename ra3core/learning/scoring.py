@@ -75,7 +75,8 @@ def _score(
     """`score_rationales`, every rationale on its own."""
     targets = [state.window(window) for state in states]
     texts = [
-        [t, *((*d.content, *s.header, *t) for d in g)] for s, g, t in zip(states, rationales, targets, strict=True)
+        [t, *((*d.tokens, *s.after(d.terminated), *t) for d in g)]
+        for s, g, t in zip(states, rationales, targets, strict=True)
     ]
     found: dict[int, Scores] = {}
     lengths = [[len(text) for text in group] for group in texts]

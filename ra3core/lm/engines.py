@@ -33,7 +33,7 @@ from ra3core.config import LocalEngine
 from ra3core.errors import UserError
 from ra3core.lm import generation
 from ra3core.lm.generation import Draw, Endings, OnCompletion, Sampling, drawing, ordered, processors_of
-from ra3core.lm.lines import think_token_ids
+from ra3core.lm.lines import comment_token_ids
 
 ATTENTION = frozenset({"full_attention", "sliding_attention"})
 """Kinds of layers that continuous batching has a cache for."""
@@ -179,7 +179,7 @@ class ContinuousBatching(_Local):
         wanted = log_probs and sampling.temperature > 0
         settings = _settings(self.tokenizer, sampling, endings)
         if sampling.ban_comments:
-            settings.suppress_tokens = list(think_token_ids(self.tokenizer))
+            settings.suppress_tokens = list(comment_token_ids(self.tokenizer))
         if sampling.temperature > 0:
             settings.temperature, settings.top_p = sampling.temperature, sampling.top_p
         longest = max((len(prompt) for prompt in prompts), default=0) + sampling.max_new_tokens

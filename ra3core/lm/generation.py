@@ -25,7 +25,7 @@ from transformers import (
 
 from ra3core.corpora.demonstrations import COMMENT
 from ra3core.errors import UserError
-from ra3core.lm.lines import Tokens, end_token_id, think_token_ids, token_texts
+from ra3core.lm.lines import Tokens, comment_token_ids, end_token_id, token_texts
 from ra3core.lm.prefix import Samples, encode
 
 
@@ -256,7 +256,7 @@ def processors_of(tokenizer: PreTrainedTokenizerBase, sampling: Sampling, device
     """transformers' processors of these settings alone: a hub model's defaults (top-k, penalties) do not count."""
     found: list[Any] = []
     if sampling.ban_comments:
-        found.append(SuppressTokensLogitsProcessor(list(think_token_ids(tokenizer)), device=str(device)))
+        found.append(SuppressTokensLogitsProcessor(list(comment_token_ids(tokenizer)), device=str(device)))
     if sampling.temperature not in (0.0, 1.0):
         found.append(TemperatureLogitsWarper(float(sampling.temperature)))
     if sampling.temperature > 0 and sampling.top_p < 1:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ra3core.corpora.demonstrations import Test
 from ra3core.verifier import Program, Script, StdioTest, Verifier
@@ -46,6 +46,7 @@ class Benchmark(ABC):
     name: as in NAMES. variant: the convention in words, stated beside every result ("zero-shot, 500 test tasks").
     problems: what is asked. others: further tasks of the same file, which samples to be graded may name.
     stop: a completion ends ahead of the first of these; never at a comment line.
+    line_follows: a prompt is a program's beginning without the line break that ends it, with which completions begin.
     packages: what programs may import beside the standard library.
     """
 
@@ -56,6 +57,7 @@ class Benchmark(ABC):
     stop: tuple[str, ...] = ()
     decoding: Decoding = Decoding()
     packages: tuple[str, ...] = ()
+    line_follows: ClassVar[bool] = False
 
     def prompt(self, problem: Problem) -> str:
         """The text that a model completes."""

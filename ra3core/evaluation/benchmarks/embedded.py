@@ -28,6 +28,8 @@ def load(data: Path | None, variant: str) -> Embedded:
 class Embedded(Benchmark):
     """program = prompt + completion; the completion begins with the newline that ends the docstring's line."""
 
+    line_follows = True
+
     def program(self, problem: Problem, completion: str) -> Program:
         return Program(problem.prompt + completion, problem.entry_point, problem.tests)
 
