@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ra3core.errors import UserError
 from ra3core.lm.generation import Draw, Endings, OnCompletion, Sampling, ordered
-from ra3core.lm.lines import end_token_id, think_token_ids, token_texts
+from ra3core.lm.lines import comment_token_ids, end_token_id, token_texts
 from ra3core.lm.served import Answer, Ask, ServedModel
 
 BAN = -100.0
@@ -53,7 +53,7 @@ class Http:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
         }
-        banned = think_token_ids(self.tokenizer) if sampling.ban_comments else ()
+        banned = comment_token_ids(self.tokenizer) if sampling.ban_comments else ()
         if sampling.stop:
             fields["stop"] = list(sampling.stop)
         if banned:
