@@ -49,6 +49,7 @@ from ra3core.corpora.demonstrations import Task, read_tasks, write_tasks
 from ra3core.learning import rlvr
 from ra3core.learning.policy_gradient import Group, Objective, PolicyTrainer, Rollout, tempered
 from ra3core.learning.task_draw import draw
+from ra3core.lm.engines import BuiltIn
 from ra3core.lm.generation import Sampling
 from ra3core.lm.models import load_model, load_tokenizer
 from ra3core.stage import Context, StageLog
@@ -90,7 +91,7 @@ def choose_tasks(file: Path, config: RLVRConfig) -> None:
     """Rewrite the file: tasks that the base model sometimes solves, sometimes not, and a quarter as many others."""
     model, tokenizer = load_model(BASE / "model"), load_tokenizer(BASE / "model")
     sampling = Sampling(config.max_new_tokens, config.temperature)
-    groups = rlvr.complete(model, tokenizer, read_tasks(file), sampling, 8, seed=1, batch_size=64)
+    groups = rlvr.complete(BuiltIn(model, tokenizer), tokenizer, read_tasks(file), sampling, 8, seed=1)
     with Verifier(config.verifier, WORKERS) as verifier:
         passed = [set(judged(verifier, [(one.task, one.text) for one in group])) for group in groups]
     tasks = [group[0].task for group in groups]

@@ -86,7 +86,7 @@ def run(order: Order, sink: Callable[[dict[str, Any]], None]) -> Metrics:
     for folder in (order.out, order.scratch):
         folder.mkdir(parents=True, exist_ok=True)
     log = StageLog(order.metrics or order.out / METRICS_FILE, sink)
-    context = Context(order.inputs, order.out, order.scratch, order.seed, order.threads, order.device, log)
+    context = Context(order.inputs, order.out, order.scratch, order.seed, order.threads, order.device, log=log)
     return function(config, context)
 
 
