@@ -295,7 +295,7 @@ class ForkServer:
                 assert self._popen.stderr is not None
                 self._popen.stderr.close()
             if self._base:
-                shutil.rmtree(self._base, ignore_errors=True)
+                _remove(self._base)
 
     @property
     def stopped(self) -> bool:
@@ -419,3 +419,11 @@ def frame(message: Any) -> bytes:
     """A message as it travels."""
     data = _to_json(message).encode("ascii")
     return struct.pack("!I", len(data)) + data
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder, however deep a program has nested others in it."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except RecursionError:  # Python 3.11 walks it by calling itself
+        subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
