@@ -228,13 +228,24 @@ def _verdicts(evidence: Sequence[Evidence], claim: str) -> str:
 
 
 def _against_tokens(run: Run, stage: str, column: str) -> Curve | None:
-    """A curve over millions of training tokens (mean over seeds) in place of steps, where the stage logs tokens."""
-    curve, tokens = run.curve(stage, column), run.curve(stage, "tokens")
-    if curve is None or tokens is None:
+    """A curve over millions of training tokens in place of steps; None where the stage logs none.
+
+    Seeds have trainings of different lengths: values are taken at the same shares of each (on a straight line between
+    two measurements), and drawn at the mean number of tokens.
+    """
+    rows = [
+        [row for row in one.rows if column in row and "tokens" in row] for one in run.stages.get(stage, {}).values()
+    ]
+    found = [np.array([(row["tokens"], row[column]) for row in seed], float).T for seed in rows if seed]
+    found = [(tokens, values) for tokens, values in found if tokens[-1] > 0]
+    if not found:
         return None
-    at = dict(zip(tokens.steps.tolist(), tokens.mean.tolist(), strict=True))
-    kept = [i for i, step in enumerate(curve.steps.tolist()) if step in at]
-    return Curve(np.array([at[int(curve.steps[i])] / 1e6 for i in kept]), curve.values[:, kept])
+    first, _ = found[0]
+    shares = first / first[-1]
+    length = np.mean([tokens[-1] for tokens, _ in found]) / 1e6
+    return Curve(
+        shares * length, np.array([np.interp(shares, tokens / tokens[-1], values) for tokens, values in found])
+    )
 
 
 def _panel(found: Sequence[tuple[str, Curve | None]], title: str, y: str, x: str, **options: bool) -> Panel | None:
