@@ -234,7 +234,7 @@ class RLVRConfig(Section):
     checkpoint_steps: Positive = 10
     precision: Precision = "float32"  # a run fills in its own
     gradient_checkpointing: bool = False  # layers keep their inputs alone for the backward pass
-    held_out: NonNegative = 48  # the last tasks: never trained on, solved every `eval_every` steps
+    held_out: NonNegative = 48  # tasks never trained on, solved every `eval_every` steps
     eval_every: Positive = 10  # steps
     eval_samples: Positive = 2  # per task
     eval_temperature: float = Field(default=0.5, ge=0)

@@ -49,7 +49,6 @@ def prepare_tasks(config: TaskSetConfig, context: Context) -> Metrics:
 
     Input "data" has the evaluation tasks; "source", where there is one, is the file or folder that config.source names.
 
-    The order is drawn from the ids: sets are sorted by origin or difficulty, and RLVR holds the last tasks out.
     Metrics: tasks (kept), rows (read), tests, removed (by decontamination), dropped (by reason), tokens (of the kept
     prompts, an estimate). Raises UserError for a source that is missing or of another format, and when no task is left.
     """
@@ -67,7 +66,6 @@ def prepare_tasks(config: TaskSetConfig, context: Context) -> Metrics:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(read.dropped.items()))
         reasons += f", {report.removed.total()} contaminated" if report.removed else ""
         raise UserError(f"rlvr_tasks.source {config.source}: no task is left of {read.rows} ({reasons})")
-    kept.sort(key=lambda task: hashlib.sha256(task.id.encode()).digest())
     task_sets.write(kept, context.out / FILE)
     recheck((task.prompt for task in task_sets.read(context.out / FILE)), index, report)
     (context.out / "decontamination.json").write_text(

@@ -10,8 +10,8 @@ weighs the clipped policy gradient of its tokens, the end token included. The sa
 
 What is ours: a program is the prompt and everything generated up to the end token: it is never cut at a comment line,
 which would remove exactly what RA3 adds; a completion that reaches the length cap is judged as it stands. (Tasks of a
-set can be put to a chat model: then the program is read out of its answer, ra3core/evaluation/task_sets.py.) The last
-tasks are held out and solved now and then, with the same draws each time. Judging is by ra3core.verifier, from
+set can be put to a chat model: then the program is read out of its answer, ra3core/evaluation/task_sets.py.) Some
+tasks, picked by a hash of their ids, are held out and solved now and then, with the same draws each time. Judging is by ra3core.verifier, from
 outside the program, while the others are still being sampled; a program that was judged before is not run again.
 A step's prompts are completed and judged in `parts`, each with random numbers of its own, whichever process does it
 (docs/devices.md).
@@ -21,6 +21,7 @@ Alone: docs/rlvr.md has the snippet (`rlvr(RLVRConfig(), Context(inputs=..., out
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 import time
@@ -329,11 +330,17 @@ class _Stage:
 
 
 def read_task_folder(path: Path, held_out: int) -> tuple[list[Task], list[Task]]:
-    """The tasks of a file to train on, and its last `held_out`, which are not."""
+    """The tasks of a file to train on, and `held_out` that are not: those whose ids have the lowest hashes.
+
+    A file's order says something about its tasks more often than not (the embedded suite's are sorted by steps); the
+    hash does not.
+    """
     tasks = task_sets.read(path)
     if len(tasks) <= held_out:
         raise UserError(f"{path}: expected more tasks than rlvr.held_out = {held_out}, found {len(tasks)}")
-    return tasks[: len(tasks) - held_out], tasks[len(tasks) - held_out :]
+    ordered = sorted(tasks, key=lambda task: hashlib.sha256(task.id.encode()).digest())
+    kept = {task.id for task in ordered[:held_out]}
+    return [task for task in tasks if task.id not in kept], [task for task in tasks if task.id in kept]
 
 
 def complete(

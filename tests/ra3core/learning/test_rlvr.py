@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -212,11 +214,22 @@ def test_a_chat_task_needs_a_chat_model(base: Path) -> None:
 
 def test_every_task_is_drawn_equally_often_and_held_out_ones_never(tasks: Path) -> None:
     trained, held_out = read_task_folder(tasks / "rlvr_tasks.parquet", 3)
-    assert [task.id for task in trained + held_out] == [task.id for task in TASKS]
+    assert sorted(task.id for task in trained + held_out) == [task.id for task in TASKS]
     drawn = [task.id for step in range(1, 16) for task in draw(trained, 2, seed=0, step=step)]
     assert {drawn.count(task.id) for task in trained} == {6}
     assert {*drawn} == {task.id for task in trained}
     assert drawn[:5] != drawn[5:10]
+
+
+def test_held_out_tasks_are_like_the_others_whatever_the_order_of_the_file(tmp_path: Path) -> None:
+    tasks = [replace(TASKS[0], id=f"rlvr-{i:03}", steps=2 + i // 50) for i in range(150)]
+    write_tasks(tasks, tmp_path / "sorted.parquet")
+    write_tasks(tasks[::-1], tmp_path / "reversed.parquet")
+    _, held_out = read_task_folder(tmp_path / "sorted.parquet", 30)
+    _, same = read_task_folder(tmp_path / "reversed.parquet", 30)
+    assert {task.id for task in held_out} == {task.id for task in same}
+    assert min(Counter(task.steps for task in held_out).values()) > 4
+    assert len(held_out) == 30
 
 
 def test_too_few_tasks_are_one_sentence(base: Path, tasks: Path, tmp_path: Path) -> None:
