@@ -20,7 +20,7 @@ cover the truth.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import asin, cos, nan, pi, sin, sqrt
 from statistics import NormalDist
 from typing import overload
@@ -42,6 +42,10 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    def within(self, least: float, most: float) -> Estimate:
+        """The part of the interval that the figure can lie in: a share is not above 1. Covers the truth as often."""
+        return replace(self, low=float(np.clip(self.low, least, most)), high=float(np.clip(self.high, least, most)))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def measure(seeds: Mapping[int, Course], name: str) -> Measured:
     values = [value(one, name) for one in seeds.values()]
     rate = name.partition(":")[2]
     reached = sum(one.reached[float(rate)].reached for one in seeds.values()) if rate else len(values)
-    return Measured(over_seeds(values), len(values), reached)
+    return Measured(over_seeds(values).within(0, inf if rate else 1), len(values), reached)
 
 
 def value(course: Course, name: str) -> float:

@@ -229,7 +229,7 @@ def _scored(suites: Sequence[Values], resamples: int) -> Score | None:
     if matrices is None:
         return None
     strata, _ = matrices
-    found = statistics.nested_bootstrap(strata, samples=resamples)
+    found = statistics.nested_bootstrap(strata, samples=resamples).within(0, 1)
     return Score(found.value, found.low, found.high, len(strata[0]), sum(x.shape[1] for x in strata))
 
 

@@ -135,6 +135,12 @@ def test_students_interval_over_seeds() -> None:
     assert one.value == 1.5 and np.isnan(one.low) and np.isnan(one.high)
 
 
+def test_an_interval_ends_where_the_figure_does() -> None:
+    found = over_seeds([0.9, 1.0, 0.95]).within(0, 1)
+    assert (found.value, found.high) == (pytest.approx(0.95), 1.0) and 0.8 < found.low < 0.9
+    assert np.isnan(over_seeds([0.5]).within(0, 1).low)
+
+
 @pytest.mark.parametrize(
     ("probability", "degrees", "value"),
     [(0.975, 1, 12.7062), (0.975, 2, 4.3027), (0.975, 4, 2.7764), (0.95, 9, 1.8331), (0.975, 30, 2.0423)],
