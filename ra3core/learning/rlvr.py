@@ -11,8 +11,9 @@ weighs the clipped policy gradient of its tokens, the end token included. The sa
 What is ours: a program is the prompt and everything generated up to the end token: it is never cut at a comment line,
 which would remove exactly what RA3 adds; a completion that reaches the length cap is judged as it stands. (Tasks of a
 set can be put to a chat model: then the program is read out of its answer, ra3core/evaluation/task_sets.py.) Some
-tasks, picked by a hash of their ids, are held out and solved now and then, with the same draws each time. Judging is by ra3core.verifier, from
-outside the program, while the others are still being sampled; a program that was judged before is not run again.
+tasks, picked by a hash of their ids, are held out and solved now and then, with the same draws each time. Judging is by
+ra3core.verifier, from outside the program, while the others are still being sampled; a program that was judged before
+is not run again.
 A step's prompts are completed and judged in `parts`, each with random numbers of its own, whichever process does it
 (docs/devices.md).
 
