@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
 
 import numpy as np
 
@@ -39,11 +38,13 @@ class Reached:
 
 @dataclass(frozen=True)
 class Course:
-    """One seed of one arm. reached: pass rate -> when."""
+    """One seed of one arm. steps, minutes: the whole run. reached: pass rate -> when."""
 
     start: float
     final: float
     area: float
+    steps: float
+    minutes: float
     reached: Mapping[float, Reached]
 
 
@@ -72,7 +73,7 @@ def _course(curve: list[tuple[int, float]], minutes: Mapping[int, float], rates:
         step = int(last) if at is None else at
         reached[rate] = Reached(float(step), minutes.get(step, 0.0), at is not None)
     area = float(np.trapezoid(values, steps) / (last - steps[0]))
-    return Course(float(values[0]), float(late.mean()), area, reached)
+    return Course(float(values[0]), float(late.mean()), area, float(last), minutes.get(int(last), 0.0), reached)
 
 
 def _minutes(one: StageRun) -> dict[int, float]:
@@ -109,9 +110,10 @@ class Measured:
 def measure(seeds: Mapping[int, Course], name: str) -> Measured:
     """`start`, `final`, `area`, `steps:0.5` or `minutes:0.5` of an arm."""
     values = [value(one, name) for one in seeds.values()]
-    rate = name.partition(":")[2]
+    kind, _, rate = name.partition(":")
+    most = max(getattr(one, kind) for one in seeds.values()) if rate else 1.0
     reached = sum(one.reached[float(rate)].reached for one in seeds.values()) if rate else len(values)
-    return Measured(over_seeds(values).within(0, inf if rate else 1), len(values), reached)
+    return Measured(over_seeds(values).within(0, most), len(values), reached)
 
 
 def value(course: Course, name: str) -> float:
