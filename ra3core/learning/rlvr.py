@@ -340,8 +340,8 @@ def read_task_folder(path: Path, held_out: int) -> tuple[list[Task], list[Task]]
     if len(tasks) <= held_out:
         raise UserError(f"{path}: expected more tasks than rlvr.held_out = {held_out}, found {len(tasks)}")
     ordered = sorted(tasks, key=lambda task: hashlib.sha256(task.id.encode()).digest())
-    kept = {task.id for task in ordered[:held_out]}
-    return [task for task in tasks if task.id not in kept], [task for task in tasks if task.id in kept]
+    apart = {task.id for task in ordered[:held_out]}
+    return [task for task in tasks if task.id not in apart], [task for task in tasks if task.id in apart]
 
 
 def complete(
