@@ -16,12 +16,15 @@ from ra3core.report import markdown, page
 from ra3core.report.blocks import Block, Cell, Document, Heading, Paragraph, Picture, Row, Statement, Statements, Table
 from ra3core.report.figures import Point, legend, lengths_of_error
 from ra3core.report.pictures import picture, point
-from ra3core.report.style import BY_NAME, MODES
-from ra3core.report.verdicts import LABELS, enumerate_in_words, percent, points, verdict
+from ra3core.report.stages import ABSENT
+from ra3core.report.style import BY_NAME, MID_TRAINING, MODES
+from ra3core.report.verdicts import enumerate_in_words, label, percent, signed, verdict
 
-COMPARED = ("ntp", "ntp_compute", "best_of_g", "ra3_no_rl")
-"""Arms that RA3 is held against, where every point has them."""
+COMPARED = tuple(arm.name for arm in MID_TRAINING if arm.name not in ("base", "ra3"))
+"""Arms that RA3 is held against, at the points that have them."""
 COMPETENCE = ("free", "forced")
+ACROSS = 4
+"""Panels side by side."""
 
 Summary = Mapping[str, Any]
 """A point as points.json has it: axis, value, settings, results, by_steps, differences, benchmarks."""
@@ -44,58 +47,86 @@ def title(row: Summary) -> str:
 
 
 def _document(name: str, rows: Sequence[Summary]) -> Document:
-    compared = [arm for arm in COMPARED if all(f"ra3_{arm}" in row["differences"] for row in rows)]
+    compared = [arm for arm in COMPARED if any(_difference(row, arm) for row in rows)]
     seeds = rows[0]["settings"]["seeds"]
     facts = (("Points", str(len(rows))), ("Seeds of every point", str(seeds)), ("Preset", rows[0]["settings"]["name"]))
     blocks: list[Block] = [Heading("Findings", "findings")]
     if compared:
-        blocks += [Statements(tuple(_statement(arm, rows) for arm in compared))]
+        comparisons = sum(_difference(row, arm) is not None for row in rows for arm in compared)
         blocks += [
-            Paragraph(
-                "Intervals are those of each point's report, 95 % over seeds and problems, and not corrected for "
-                f"{len(rows) * len(compared)} comparisons: one in twenty without any effect is called shown or "
-                "against.",
-                note=True,
-            ),
+            Statements(tuple(_statement(arm, rows, seeds) for arm in compared)),
+            Paragraph(_caution(seeds, comparisons), note=True),
             _effects(rows, compared, seeds),
-            _competence(rows, compared, seeds),
+            *_competence(rows, compared, seeds),
+        ]
+    else:
+        blocks += [
+            Paragraph("Nothing is compared: no point has RA3 and another mid-trained arm on the embedded suite.")
         ]
     return Document(f"Sweep: {name}", "One axis at a time around the centre.", facts, (*blocks, _table(rows, compared)))
 
 
-def _statement(arm: str, rows: Sequence[Summary]) -> Statement:
-    """At how many points RA3 is ahead of an arm, and at which behind."""
-    found = {title(row): row["differences"][f"ra3_{arm}"] for row in rows}
-    verdicts = {name: verdict(one["low"], one["high"]) for name, one in found.items()}
-    ahead, behind = ([n for n, said in verdicts.items() if said == kind] for kind in ("shown", "against"))
-    values = [one["value"] for one in found.values()]
-    text = (
-        f"RA3 is ahead of {BY_NAME[arm].label} at {len(ahead)} of {len(rows)} points"
-        + (f" ({enumerate_in_words(ahead)})" if 0 < len(ahead) < len(rows) else "")
-        + (f", behind at {len(behind)} ({enumerate_in_words(behind)})" if behind else ", behind at none")
-        + f"; the differences go from {points(min(values))} to {points(max(values))} points of percent."
+def _caution(seeds: int, comparisons: int) -> str:
+    """What the intervals cover, and what a count of points is not."""
+    if seeds == 1:
+        covered = (
+            "Intervals are those of each point's report, 95 % over problems alone. With one seed they do not cover "
+            "another base model, other demonstrations or another order of training, which may well move a difference "
+            f"further: what is shown is about these models. Nor are they corrected for {comparisons} comparisons."
+        )
+    else:
+        covered = (
+            "Intervals are those of each point's report, 95 % over seeds and problems, and not corrected for "
+            f"{comparisons} comparisons: one in twenty without any effect is called shown or against."
+        )
+    return (
+        f"{covered} Points are not independent: where their settings agree they share base models and other models, "
+        'and with these their luck: "at n of m points" is not n findings.'
     )
-    overall = "shown" if len(ahead) == len(rows) else "against" if len(behind) == len(rows) else "not shown"
-    label = LABELS[overall] if overall != "not shown" else "Depends" if ahead or behind else LABELS[overall]
-    return Statement(overall, label, text)
 
 
-def _difference(row: Summary, arm: str) -> Point:
-    one = row["differences"][f"ra3_{arm}"]
-    return point(one["value"], one["low"], one["high"])
+def _statement(arm: str, rows: Sequence[Summary], seeds: int) -> Statement:
+    """At how many points RA3 is shown ahead of an arm, at which behind, and which points do not tell."""
+    found = [(title(row), one) for row in rows if (one := _difference(row, arm))]
+    absent = [title(row) for row in rows if not _difference(row, arm)]
+    verdicts = [(name, verdict(one.low, one.high)) for name, one in found]
+    ahead, behind = ([name for name, said in verdicts if said == kind] for kind in ("shown", "against"))
+    values = [one.value for _, one in found]
+    text = (
+        f"RA3 is shown ahead of {BY_NAME[arm].label} at {len(ahead)} of {len(found)} points"
+        + (f" ({enumerate_in_words(ahead)})" if 0 < len(ahead) < len(found) else "")
+        + (f", behind at {len(behind)} ({enumerate_in_words(behind)})" if behind else ", behind at none")
+        + f"; the differences go from {signed(min(values), 1)} to {signed(max(values), 1)} points of percent"
+        + (f"; not compared where one of the two was not run: {enumerate_in_words(absent)}." if absent else ".")
+    )
+    overall = "shown" if len(ahead) == len(found) else "against" if len(behind) == len(found) else "not shown"
+    depends = "Depends, 1 seed" if seeds == 1 else "Depends"
+    return Statement(overall, depends if overall == "not shown" and (ahead or behind) else label(overall, seeds), text)
+
+
+def _difference(row: Summary, arm: str) -> Point | None:
+    """RA3's at a point; None where one of the two was not run."""
+    one = row["differences"].get(f"ra3_{arm}")
+    return point(one["value"], one["low"], one["high"]) if one else None
 
 
 def _effects(rows: Sequence[Summary], compared: Sequence[str], seeds: int) -> Picture:
+    across = min(len(compared), ACROSS)
+    down = -(-len(compared) // across)
+
     def make() -> Figure:
-        figure = Figure(figsize=(WIDTH, 1.0 + 0.2 * len(rows)), layout="constrained")
-        panels = figure.subplots(1, len(compared), sharey=True, squeeze=False)[0]
-        for axes, arm in zip(panels, compared, strict=True):
+        figure = Figure(figsize=(WIDTH, down * (1.0 + 0.2 * len(rows))), layout="constrained")
+        panels = figure.subplots(down, across, sharey=True, squeeze=False)
+        for axes in panels.flat[len(compared) :]:
+            axes.set_visible(False)
+        for axes, arm in zip(panels.flat, compared, strict=False):
             axes.axvline(0, color=INK, linewidth=0.8)
-            axes.axvline(
-                _difference(rows[0], arm).value, color=BY_NAME[arm].color, linewidth=0.8, linestyle=(0, (2, 2))
-            )
+            if centre := _difference(rows[0], arm):
+                axes.axvline(centre.value, color=BY_NAME[arm].color, linewidth=0.8, linestyle=(0, (2, 2)))
             for place, row in enumerate(rows):
                 one = _difference(row, arm)
+                if one is None:
+                    continue
                 filled = BY_NAME[arm].color if verdict(one.low, one.high) != "not shown" else "white"
                 axes.errorbar(
                     [one.value],
@@ -110,8 +141,8 @@ def _effects(rows: Sequence[Summary], compared: Sequence[str], seeds: int) -> Pi
             axes.set_title(f"RA3 − {BY_NAME[arm].short}")
             axes.set_xlabel("points of percent")
             axes.grid(axis="y", visible=False)
-        panels[0].set_yticks(range(len(rows)), [title(row) for row in rows])
-        panels[0].set_ylim(len(rows) - 0.4, -0.6)
+        panels[0, 0].set_yticks(range(len(rows)), [title(row) for row in rows])
+        panels[0, 0].set_ylim(len(rows) - 0.4, -0.6)
         return figure
 
     caption = (
@@ -121,9 +152,12 @@ def _effects(rows: Sequence[Summary], compared: Sequence[str], seeds: int) -> Pi
     return picture("effects", make, caption, "Differences in pass@1 at every point of the sweep", seeds)
 
 
-def _competence(rows: Sequence[Summary], compared: Sequence[str], seeds: int) -> Picture:
-    """Gain against competence: pass@1 of the base model, and where it was measured with its first comment forced."""
-    modes = [mode for mode in COMPETENCE if all(mode in row["results"]["base"] for row in rows)]
+def _competence(rows: Sequence[Summary], compared: Sequence[str], seeds: int) -> list[Picture]:
+    """Gain against competence: pass@1 of the base model, also with its first comment forced, where it was measured."""
+    base = [row["results"].get("base", {}) for row in rows]
+    modes = [mode for mode in COMPETENCE if any(mode in scores for scores in base)]
+    if not modes:
+        return []
 
     def make() -> Figure:
         figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
@@ -131,7 +165,11 @@ def _competence(rows: Sequence[Summary], compared: Sequence[str], seeds: int) ->
         for axes, mode in zip(panels, modes, strict=True):
             axes.axhline(0, color=INK, linewidth=0.8)
             for arm in compared:
-                found = [(100 * row["results"]["base"][mode]["value"], _difference(row, arm)) for row in rows]
+                found = [
+                    (100 * scores[mode]["value"], one)
+                    for row, scores in zip(rows, base, strict=True)
+                    if mode in scores and (one := _difference(row, arm))
+                ]
                 axes.errorbar(
                     [x for x, _ in found],
                     [y.value for _, y in found],
@@ -148,21 +186,18 @@ def _competence(rows: Sequence[Summary], compared: Sequence[str], seeds: int) ->
         legend(figure, panels)
         return figure
 
-    caption = "RA3's difference in pass@1 against the base model's own pass@1, a mark for every point of the sweep."
-    return picture("competence", make, caption, "Gain of RA3 against the base model's competence", seeds)
+    caption = "RA3's difference in pass@1 against the base model's own pass@1, a mark for every point that has both."
+    return [picture("competence", make, caption, "Gain of RA3 against the base model's competence", seeds)]
 
 
 def _table(rows: Sequence[Summary], compared: Sequence[str]) -> Table:
-    arms = [arm for arm in ("base", "ntp", "ntp_compute", "best_of_g", "ra3_no_rl", "ra3") if _everywhere(arm, rows)]
-    found = []
-    for row in rows:
-        scores = [percent(row["results"][arm]["free"]["value"]) for arm in arms]
+    scores = [{arm: modes["free"] for arm, modes in row["results"].items() if "free" in modes} for row in rows]
+    arms = [arm.name for arm in MID_TRAINING if any(arm.name in found for found in scores)]
+    lines = []
+    for row, found in zip(rows, scores, strict=True):
+        shares = [Cell(percent(found[arm]["value"]) if arm in found else ABSENT) for arm in arms]
         gains = [_difference(row, arm) for arm in compared]
-        spans = [Cell(f"{g.value:+.1f}", f"[{g.low:+.1f}, {g.high:+.1f}]") for g in gains]
-        found.append(Row((Cell(title(row)), *map(Cell, scores), *spans)))
+        spans = [Cell(f"{g.value:+.1f}", f"[{g.low:+.1f}, {g.high:+.1f}]") if g else Cell(ABSENT) for g in gains]
+        lines.append(Row((Cell(title(row)), *shares, *spans)))
     columns = ("point", *(BY_NAME[arm].short for arm in arms), *(f"RA3 − {BY_NAME[arm].short}" for arm in compared))
-    return Table("points", "pass@1 in percent, decoding free, and RA3's differences.", columns, tuple(found))
-
-
-def _everywhere(arm: str, rows: Sequence[Summary]) -> bool:
-    return all("free" in row["results"].get(arm, {}) for row in rows)
+    return Table("points", "pass@1 in percent, decoding free, and RA3's differences.", columns, tuple(lines))
