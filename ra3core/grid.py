@@ -41,7 +41,7 @@ class Grid(Section):
     def points(self, overrides: Sequence[str] = ()) -> dict[tuple[str, str], RunConfig]:
         """(axis, value as text) -> configuration, the centre first. overrides: of every point, as `load` takes them.
 
-        Raises UserError naming what does not go.
+        Raises UserError naming what does not go; a configuration that is there already would count twice.
         """
         common = [f"seeds={self.seeds}", *_overrides(self.settings), *overrides]
         found = {(CENTRE, ""): load(self.preset, common)}
@@ -51,7 +51,11 @@ class Grid(Section):
                 text = ", ".join(f"{name}={one}" for name, one in changes.items()) if changes is value else f"{value}"
                 if (axis, text) in found:
                     raise UserError(f"axes.{axis}: {text} is listed twice, expected each once")
-                found[axis, text] = load(self.preset, [*common, *_overrides(changes)])
+                config = load(self.preset, [*common, *_overrides(changes)])
+                if same := next((place for place, one in found.items() if one == config), None):
+                    there = " ".join(same).strip()
+                    raise UserError(f"axes.{axis}: {text} is point {there} once more, expected another value")
+                found[axis, text] = config
         return found
 
 

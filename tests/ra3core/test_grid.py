@@ -53,7 +53,9 @@ def test_one_axis_at_a_time(tmp_path: Path) -> None:
     [
         ("axes: {}", r"grid.yaml: axes: dictionary should have at least 1 item"),
         ("axes: {rounds: []}", r"grid.yaml: axes.rounds: list should have at least 1 item"),
-        ("axes: {rounds: [1, 1]}", r"axes.rounds: 1 is listed twice, expected each once"),
+        ("axes: {rounds: [2, 2]}", r"axes.rounds: 2 is listed twice, expected each once"),
+        ("axes: {rounds: [2, 1]}", r"axes.rounds: 1 is point centre once more, expected another value"),
+        ("axes: {rounds: [2, 2.0]}", r"axes.rounds: 2.0 is point rounds 2 once more"),
         ("axes: {round: [1]}", r"unknown key round"),
         ("axes: {rounds: [0]}", r"rounds: .*greater than 0, found 0"),
         ("axis: {rounds: [1]}", r"grid.yaml: axes: field required"),
