@@ -78,7 +78,10 @@ def grade_file(
     text += f", and of {others} others" if others else ""
     text += f"; {graded.asked - found_tasks} tasks without samples are left out" if found_tasks < graded.asked else ""
     text += f"; {graded.skipped} bad lines skipped" if graded.skipped else ""
-    show_scores([f"{benchmark.name}: {benchmark.variant}", text], graded.scores(), chosen)
+    found = graded.scores()
+    show_scores([f"{benchmark.name}: {benchmark.variant}", text], found, chosen)
+    if lacking := [f"pass@{k}" for k in chosen if "others" in found and f"pass@{k}" not in found["others"]]:
+        say(f"left out of {_GROUPS['others']}, for one has fewer samples: {', '.join(lacking)}")
     if ks is None and (left_out := [k for k in USUAL_KS if k not in chosen]):
         say(f"left out, for a task has fewer samples: {', '.join(f'pass@{k}' for k in left_out)}")
     say(endings(graded.categories, graded.weak))
@@ -224,7 +227,9 @@ def show_scores(head: Sequence[str], found: Mapping[str, Any], ks: Sequence[int]
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for group, title in _GROUPS.items():
         for k in ks if group in found else ():
-            score = found[group][f"pass@{k}"]
+            score = found[group].get(f"pass@{k}")
+            if score is None:  # tasks of this group have fewer samples
+                continue
             value, low, high = (f"{100 * score[part]:.1f}" for part in ("value", "low", "high"))
             name = f"pass@{k}, {title}" if title else f"pass@{k}"
             table.add_row(name, str(found[group]["n_tasks"]), value, f"[{low}, {high}]")

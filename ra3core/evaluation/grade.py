@@ -57,8 +57,12 @@ class Graded:
     tasks: dict[str, dict[str, list[int]]] = field(default_factory=dict)
 
     def scores(self) -> dict[str, dict[str, Any]]:
-        """Group -> pass@k with its interval over tasks."""
-        return {group: scores(list(tasks.values()), self.ks) for group, tasks in self.tasks.items()}
+        """Group -> pass@k with its interval over tasks, for those of `ks` that its tasks have samples for."""
+        found: dict[str, dict[str, Any]] = {}
+        for group, tasks in self.tasks.items():
+            fewest = min(samples for samples, _ in tasks.values())
+            found[group] = scores(list(tasks.values()), [k for k in self.ks if k <= fewest])
+        return found
 
     def add(self, row: Mapping[str, Any], task: str, part: bool) -> None:
         """Count a result; part: the benchmark asks this task."""
@@ -76,9 +80,9 @@ class Graded:
 
 
 def choose_ks(benchmark: Benchmark, checked: Checked, ks: Sequence[int] | None = None) -> tuple[int, ...]:
-    """The k of pass@k: `ks`, by default the usual ones for which every task has samples.
+    """The k of pass@k: `ks`, by default the usual ones for which every task that is asked has samples.
 
-    Raises UserError when a task has fewer samples than one of `ks`.
+    Raises UserError when one has fewer samples than one of `ks`.
     """
     asked = {problem.id for problem in benchmark.problems}
     fewest = min(checked.tasks[task] for task in asked & checked.tasks.keys() or checked.tasks)

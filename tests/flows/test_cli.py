@@ -219,6 +219,19 @@ def test_grade_prints_figures_and_says_what_it_left_out(monkeypatch, capsys, tmp
     assert (tmp_path / "elsewhere" / "r.jsonl").is_file()
 
 
+def test_grade_shows_tasks_that_are_not_asked_as_far_as_they_have_samples(monkeypatch, capsys, tmp_path: Path) -> None:
+    task = {"text": "One.", "code": "def one():\n    return 1\n", "test_list": ["assert one() == 1"]}
+    tasks = [{"task_id": number, **task, "test_setup_code": ""} for number in (11, 600)]
+    samples = [{"task_id": number, "solution": task["code"]} for number in (*[11] * 5, 600)]
+    for name, rows in (("tasks", tasks), ("samples", samples)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    assert ra3(monkeypatch, "grade", "mbpp", "samples.jsonl", "--data", "tasks.jsonl") == 0
+    out = capsys.readouterr().out
+    assert "pass@5 " in out and "pass@1, tasks that the benchmark does not ask" in out
+    assert "left out of tasks that the benchmark does not ask, for one has fewer samples: pass@5\n" in out
+
+
 def test_grade_says_once_what_protection_is_missing(monkeypatch, capsys, tmp_path: Path) -> None:
     (tmp_path / "tasks.jsonl").write_text(TASKS)
     (tmp_path / "s.jsonl").write_text('{"task_id": "HumanEval/0", "completion": "    return 1"}\n')

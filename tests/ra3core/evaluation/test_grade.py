@@ -210,6 +210,13 @@ def test_tasks_that_are_not_asked_count_apart(graded: Callable[..., Any]) -> Non
     assert figures.scores()["others"]["pass@1"]["value"] == 0.0
 
 
+def test_tasks_that_are_not_asked_may_have_fewer_samples(graded: Callable[..., Any]) -> None:
+    rows = [{"task_id": task, "completion": RIGHT} for task in (11, 11, 600)]
+    scores = graded(rows, numbered(), ks=[1, 2])[0].scores()
+    assert {"pass@1", "pass@2"} < scores["all"].keys()
+    assert "pass@1" in scores["others"] and "pass@2" not in scores["others"]
+
+
 def test_a_plus_benchmark_has_two_figures(graded: Callable[..., Any]) -> None:
     only_base = "    return 4\n"
     rows = [{"task_id": i, "completion": text} for i, text in ((11, RIGHT), (11, only_base), (12, WRONG), (12, BROKEN))]
