@@ -157,8 +157,11 @@ class BootstrapConfig(Section):
     temperature: float = Field(default=0.5, ge=0)
     rationale_tokens: Positive = 16  # length cap
     engine: Literal["built-in", "http"] = "built-in"  # what draws rationales
-    decision: Literal["policy", "gain"] = "policy"  # who decides to think: q, or what the likeliest rationale gains
+    decision: Literal["policy", "gain"] = "policy"  # who decides to think: q, or the reward
     think_penalty: float = Field(default=0.0, ge=0, allow_inf_nan=True)  # infinite: none; finite: for `gain` alone
+    unterminated_penalty: float = Field(default=0.0, ge=0)  # this one and the next two: for `gain` alone, the E-step's
+    normalise: Literal["sum", "token"] = "sum"
+    given_act: bool = True
     batch_size: Positive = 32
     precision: Precision = "float32"  # a run fills in its own
 
@@ -343,6 +346,13 @@ class EvaluationConfig(_Sampled):
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return value.split(",") if isinstance(value, str) else value  # --set evaluation.benchmarks=embedded,humaneval
+
+    @field_validator("modes")
+    @classmethod
+    def _scored(cls, modes: list[str]) -> list[str]:
+        if "free" not in modes:
+            raise ValueError(f"{', '.join(modes)}: results are those of free decoding, expected free in the list too")
+        return modes
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:

@@ -101,7 +101,10 @@ def submit_bootstrap(
 
 def _config(session: Session, changes: Changes) -> BootstrapConfig:
     config = session.config.bootstrap.model_copy(update=dict(changes))
-    penalty = session.config.e_step.think_penalty
-    if config.decision == "gain" or math.isinf(penalty):
-        return config.model_copy(update={"think_penalty": penalty})
+    e_step = session.config.e_step
+    if config.decision == "gain":  # the E-step's reward, maximised by search
+        terms = ("think_penalty", "unterminated_penalty", "normalise", "given_act")
+        return config.model_copy(update={name: getattr(e_step, name) for name in terms})
+    if math.isinf(e_step.think_penalty):
+        return config.model_copy(update={"think_penalty": e_step.think_penalty})
     return config

@@ -21,8 +21,7 @@ import torch
 
 from ra3core.config import EStepConfig
 from ra3core.learning.annotation import Annotation, RationaleSampler
-from ra3core.learning.e_step import reward
-from ra3core.learning.scoring import score_rationales
+from ra3core.learning.scoring import reward, score_rationales
 from ra3core.lm.lines import TokenizedDemonstration
 from ra3core.lm.prefix import encode
 

@@ -32,7 +32,7 @@ from ra3core.config import BootstrapConfig, BootstrapShard
 from ra3core.corpora.demonstrations import Annotated, Demonstration, annotate, read_demonstrations, write_annotated
 from ra3core.errors import UserError
 from ra3core.learning.annotation import Annotation, Drawn, DrawRationales, RationaleSampler, State, annotate_batch
-from ra3core.learning.scoring import score_rationales
+from ra3core.learning.scoring import Scores, reward, score_rationales
 from ra3core.learning.served_rationales import ServedRationales
 from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration, undecided
 from ra3core.lm.models import load_model, load_tokenizer
@@ -177,11 +177,12 @@ class _Annotator:
 
         def best(states: list[State], groups: list[list[Drawn]]) -> list[int | None]:
             nonlocal tokens
-            tokens += _scored_tokens(states, groups, self.config.window)
-            scores = score_rationales(self.likelihood, states, groups, self.sampler, self.config.window)
-            pays = [not searched or max(s.thinks) - s.act > self.config.think_penalty for s in scores]
-            likeliest = [max(range(len(s.thinks)), key=s.thinks.__getitem__) for s in scores]
-            return [index if pay else None for index, pay in zip(likeliest, pays, strict=True)]
+            config = self.config
+            tokens += _scored_tokens(states, groups, config.window)
+            scores = score_rationales(self.likelihood, states, groups, self.sampler, config.window, config.given_act)
+            if not searched:
+                return [max(range(len(s.thinks)), key=s.thinks.__getitem__) for s in scores]
+            return [self._search(score, group) for score, group in zip(scores, groups, strict=True)]
 
         if math.isinf(self.config.think_penalty):
             annotations = [Annotation(program) for program in programs]
@@ -220,6 +221,16 @@ class _Annotator:
             "seconds": time.perf_counter() - began,
             **({"server": self.served.served.said} if self.served else {}),
         }
+
+    def _search(self, score: Scores, group: Sequence[Drawn]) -> int | None:
+        """The rationale of the highest reward, where that is above an act's; of those that leave text to write."""
+        rewards = {
+            i: reward(value, score.tokens, self.config, drawn)
+            for i, (value, drawn) in enumerate(zip(score.thinks, group, strict=True))
+            if self.sampler.text(drawn)
+        }
+        index = max(rewards, key=rewards.__getitem__, default=None)
+        return index if index is not None and rewards[index] > reward(score.act, score.tokens, self.config) else None
 
     def _draw(self, index: int) -> DrawRationales | None:
         """What a server draws for this chunk: every round of it has its own seeds."""

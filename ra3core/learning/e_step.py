@@ -62,7 +62,7 @@ from ra3core.errors import UserError
 from ra3core.learning.annotation import Annotation, Drawn, RationaleSampler, State, annotate_batch
 from ra3core.learning.decision import DecisionLoss
 from ra3core.learning.policy_gradient import Group, Objective, PolicyTrainer, Rollout, merged
-from ra3core.learning.scoring import Scores, reconstruction, score_rationales
+from ra3core.learning.scoring import Scores, reconstruction, reward, score_rationales
 from ra3core.lm.lines import LineTokenizer, TokenizedDemonstration, undecided
 from ra3core.lm.models import load_model, load_to_train, load_tokenizer, merge_lora, save_model
 from ra3core.lm.prefix import encode
@@ -71,17 +71,6 @@ from ra3core.stage import METRICS_FILE, Context, Metrics, StageLog
 
 FLOOR = 1e-3  # keeps a boundary's chance of being visited above 0 when q never thinks there
 HELD_OUT = 32  # demonstrations that the temporal ELBO is measured on
-
-
-def reward(log_likelihood: float, tokens: int, config: EStepConfig, rationale: Drawn | None = None) -> float:
-    """r = log pi(window | s, z) - c [- unterminated_penalty], or log pi(window | s) for an act.
-
-    log_likelihood: of the window's `tokens` tokens, nats; divided by their number with normalise = "token".
-    """
-    value = log_likelihood / tokens if config.normalise == "token" else log_likelihood
-    if rationale is None:
-        return value
-    return value - config.think_penalty - (0.0 if rationale.terminated else config.unterminated_penalty)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ra3core.config import BootstrapConfig, EStepConfig
 from ra3core.learning.annotation import Annotation, Drawn, RationaleSampler, State
 from ra3core.lm.head import Predictions
 from ra3core.lm.likelihood import decision_log_probs
@@ -31,6 +32,19 @@ class Scores:
     thinks: tuple[float, ...]
     tokens: int
     references: tuple[tuple[float, ...], ...]
+
+
+def reward(
+    log_likelihood: float, tokens: int, config: EStepConfig | BootstrapConfig, rationale: Drawn | None = None
+) -> float:
+    """r = log pi(window | s, z) - c [- unterminated_penalty], or log pi(window | s) for an act.
+
+    log_likelihood: of the window's `tokens` tokens, nats; divided by their number with normalise = "token".
+    """
+    value = log_likelihood / tokens if config.normalise == "token" else log_likelihood
+    if rationale is None:
+        return value
+    return value - config.think_penalty - (0.0 if rationale.terminated else config.unterminated_penalty)
 
 
 @torch.no_grad()

@@ -21,21 +21,21 @@ DEMO = {
     "base/0": "9ff0a8b43c36",
     "demonstrations/0": "0744ed23acbf",
     "e_step_1/0": "9f63455c6a0d",
-    "bootstrap_1/0": "95b8f0a2157b",
-    "m_step_1/0": "e1ad8e0d7072",
+    "bootstrap_1/0": "f98acc9b4751",
+    "m_step_1/0": "f18812b03706",
     "ntp/0": "c52ac245f576",
-    "ntp_compute/0": "c390d2338b1f",
-    "bootstrap_no_rl/0": "2f803f473b46",
-    "ra3_no_rl/0": "5ec57f26783b",
+    "ntp_compute/0": "df690c1a005f",
+    "bootstrap_no_rl/0": "d7eea332a0d7",
+    "ra3_no_rl/0": "f606486e8801",
     "ntp_rlvr/0": "c050abc4c33e",
-    "ra3_rlvr/0": "21ed4b36db09",
+    "ra3_rlvr/0": "79cbdb94d44d",
     "evaluate_base/0": "aa995dac1538",
     "evaluate_ntp/0": "028d39eb35b5",
-    "evaluate_ntp_compute/0": "8a02d5e4642a",
-    "evaluate_ra3/0": "71310a42b80d",
-    "evaluate_ra3_no_rl/0": "24fa1f96bb90",
+    "evaluate_ntp_compute/0": "9ea97f1b8a06",
+    "evaluate_ra3/0": "ca96fc28efeb",
+    "evaluate_ra3_no_rl/0": "ae9c4d9d2a87",
     "evaluate_ntp_rlvr/0": "ffba2468278c",
-    "evaluate_ra3_rlvr/0": "0d46ffcca27c",
+    "evaluate_ra3_rlvr/0": "ed1f90df19a4",
 }
 """The demo's stages with what decides their keys beside code and data, as they were when it was last measured."""
 
@@ -88,8 +88,12 @@ def test_controls_differ_from_ra3_in_one_thing(every_arm: dict[str, Asked]) -> N
     assert differences(at["bootstrap_sampled"], at["bootstrap_2"]) == {"samples": 1}
     assert differences(at["e_step_sampled"], at["e_step_2"]) == {}
     assert differences(at["bootstrap_no_rl"], at["bootstrap_2"]) == {}
-    penalty = at["e_step_1"].config.model_dump()["think_penalty"]
-    assert differences(at["bootstrap_best_of_g"], at["bootstrap_2"]) == {"decision": "gain", "think_penalty": penalty}
+    rewarded = at["e_step_1"].config.model_dump()
+    assert rewarded["unterminated_penalty"] > 0
+    assert differences(at["bootstrap_best_of_g"], at["bootstrap_2"]) == {
+        "decision": "gain",
+        **{name: rewarded[name] for name in ("think_penalty", "unterminated_penalty")},
+    }
     assert differences(at["bootstrap_no_thinking"], at["bootstrap_2"]) == {"think_penalty": float("inf")}
     for arm in ("brite", "ra3_sampled", "ra3_no_rl", "shuffled"):
         assert differences(at[arm], at["m_step_2"]) == {}, arm

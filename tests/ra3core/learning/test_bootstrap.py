@@ -124,6 +124,14 @@ def test_decided_by_gain_every_rationale_pays_and_no_other_boundary_would(inputs
         assert strip(a.body, a.rationale_lines) == a.demonstration.lines
 
 
+def test_decided_by_gain_a_rationale_that_hits_the_cap_pays_what_it_pays_in_the_e_step(inputs, tmp_path):
+    given = {"samples": 3, "window": 3, "decision": "gain", "rationale_tokens": 4}
+    free = run(inputs, tmp_path / "free", **given)
+    fined = run(inputs, tmp_path / "fined", **given, unterminated_penalty=1e9)
+    assert free["unterminated"] > 0
+    assert fined["unterminated"] == 0 < fined["thinks_per_demonstration"]
+
+
 def test_decided_by_gain_rationales_are_proposed_at_every_boundary(inputs, tmp_path, monkeypatch):
     asked, score = [], module.score_rationales
 

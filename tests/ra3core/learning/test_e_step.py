@@ -13,7 +13,8 @@ from ra3core.corpora.demonstrations import Demonstration, write_demonstrations
 from ra3core.errors import UserError
 from ra3core.learning import e_step as module
 from ra3core.learning.annotation import Annotation, Drawn
-from ra3core.learning.e_step import choose_states, e_step, reward, temporal_elbo
+from ra3core.learning.e_step import choose_states, e_step, temporal_elbo
+from ra3core.learning.scoring import reward
 from ra3core.lm.likelihood import line_log_likelihoods
 from ra3core.lm.lines import LineTokenizer
 from ra3core.lm.models import load_model, load_tokenizer, save_model
