@@ -14,8 +14,8 @@ from typing import Any
 class Arm:
     """name: the arm's name in stages' names. label: how a reader sees it; short: in narrow places.
 
-    controls_for: what the difference between RA3 and this arm does not owe to anything else. after_rl: the arm is
-    what RLVR makes of the arm `start`.
+    differs: in what from RA3, which a difference in their scores is due to. after_rl: the arm is what RLVR makes of
+    the arm `start`.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Arm:
     color: str
     marker: str
     line: Any = "-"  # a matplotlib line style
-    controls_for: str = ""
+    differs: str = ""
     start: str = ""
 
     @property
@@ -36,8 +36,8 @@ _DASH, _DOT, _MIX = (0, (5, 1.6)), (0, (1, 1.2)), (0, (3, 1.2, 1, 1.2))
 _LONG, _TWO, _WIDE = (0, (9, 2)), (0, (5, 1, 1, 1, 1, 1)), (0, (2, 2))
 
 MID_TRAINING = (
-    Arm("base", "Base model", "Base", "#5A5A5A", "s", _DOT, "mid-training of any kind"),
-    Arm("ntp", "NTP, data-matched", "NTP", "#0072B2", "o", _DASH, "the demonstrations: the same, without rationales"),
+    Arm("base", "Base model", "Base", "#5A5A5A", "s", _DOT, "no mid-training"),
+    Arm("ntp", "NTP, data-matched", "NTP", "#0072B2", "o", _DASH, "no rationales, and none of the compute for them"),
     Arm(
         "ntp_compute",
         "NTP, compute-matched",
@@ -45,7 +45,7 @@ MID_TRAINING = (
         "#56B4E9",
         "v",
         _MIX,
-        "compute: as many tokens as RA3's E-step, bootstrap and M-step process",
+        "no rationales: passes instead, up to the tokens that RA3's E-step, bootstrap and M-step process",
     ),
     Arm(
         "ntp_flops",
@@ -54,7 +54,7 @@ MID_TRAINING = (
         "#009E73",
         "<",
         _LONG,
-        "compute: as many floating-point operations as RA3's stages",
+        "no rationales: passes instead, up to the floating-point operations of RA3's stages",
     ),
     Arm(
         "no_thinking",
@@ -63,7 +63,7 @@ MID_TRAINING = (
         "#44AA99",
         "d",
         _WIDE,
-        "the pipeline itself: c infinite is NTP",
+        "no rationales: the pipeline with c infinite, which is NTP",
     ),
     Arm(
         "shuffled",
@@ -72,7 +72,7 @@ MID_TRAINING = (
         "#8B5A2B",
         "p",
         _DOT,
-        "what rationales say: the same ones, in other places",
+        "RA3's own rationales, each in another's place",
     ),
     Arm(
         "distilled",
@@ -81,7 +81,7 @@ MID_TRAINING = (
         "#7A3D8F",
         "h",
         _MIX,
-        "whose rationales they are: comments of another author",
+        "comments of another author in place of RA3's rationales",
     ),
     Arm(
         "brite",
@@ -90,7 +90,7 @@ MID_TRAINING = (
         "#CC79A7",
         ">",
         _WIDE,
-        "the temporal extension: every line has its own rationale",
+        "no temporal extension: a rationale is for the next line alone",
     ),
     Arm(
         "ra3_sampled",
@@ -99,7 +99,7 @@ MID_TRAINING = (
         "#B8A100",
         "*",
         _DASH,
-        "selection: the first rationale that the policy samples",
+        "no selection: the first rationale that the policy samples",
     ),
     Arm(
         "best_of_g",
@@ -108,7 +108,7 @@ MID_TRAINING = (
         "#882255",
         "X",
         _DOT,
-        "the E-step: rationales of the model before it, wherever the likeliest of several pays",
+        "no E-step: rationales of the model before it, wherever the likeliest of several pays",
     ),
     Arm(
         "ra3_no_rl",
@@ -117,7 +117,7 @@ MID_TRAINING = (
         "#E69F00",
         "D",
         _TWO,
-        "the E-step's RL: rationales of the base policy",
+        "no RL in the E-step: rationales of the base policy",
     ),
     Arm("ra3", "RA3", "RA3", "#D55E00", "^", "-"),
 )

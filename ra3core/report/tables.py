@@ -76,15 +76,12 @@ def _effect(difference: Difference | None) -> tuple[Cell, Cell]:
 def arms(run: Run) -> Table:
     """Which arms there are, and what each is for."""
     there = {arm for found in (run.evaluations, *run.benchmarks.values()) for arm in found}
-    rows = [
-        Row(cells(arm.label, arm.controls_for), color=arm.color)
-        for arm in ARMS
-        if arm.controls_for and arm.name in there
-    ]
+    rows = [Row(cells(arm.label, arm.differs), color=arm.color) for arm in ARMS if arm.differs and arm.name in there]
     return Table(
         "arms",
-        "The controls. A difference between RA3 and one of them is not due to what stands beside it.",
-        ("Arm", "controls for"),
+        "The controls, and in what each differs from RA3: a difference between their scores is due to that, and not to "
+        "what the two share.",
+        ("Arm", "how it differs from RA3"),
         tuple(rows),
         text_columns=(1,),
         compact=True,

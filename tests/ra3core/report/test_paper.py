@@ -173,5 +173,5 @@ def test_arms_can_be_told_apart_in_grey() -> None:
     looks = [(arm.marker, str(arm.line)) for arm in MID_TRAINING]
     assert len(set(looks)) == len(looks)
     assert len({arm.color for arm in ARMS}) == len(ARMS)
-    assert all(arm.controls_for for arm in MID_TRAINING if arm.name != "ra3")
+    assert all(arm.differs for arm in MID_TRAINING if arm.name != "ra3")
     assert [arm.start for arm in AFTER_RLVR] == [arm.name for arm in MID_TRAINING]
