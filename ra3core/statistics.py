@@ -142,11 +142,16 @@ def paired_difference(
 
 
 def over_seeds(values: Sequence[float], level: float = LEVEL) -> Estimate:
-    """Mean of one figure a seed with Student's interval, mean +- t(S - 1) s / sqrt(S); without bounds (nan) for one."""
+    """Mean of one figure a seed with Student's interval, mean +- t(S - 1) s / sqrt(S).
+
+    Without bounds (nan) for one seed, and for seeds that are all alike, as figures on a grid are: that their spread is
+    finer than the grid does not make it zero.
+    """
     x = _vector(values)
-    if x.size == 1:
-        return Estimate(float(x[0]), nan, nan)
-    half = student_quantile((1 + level) / 2, x.size - 1) * standard_error(x.tolist())
+    error = standard_error(x.tolist())
+    if not error > 1e-12:
+        return Estimate(float(x.mean()), nan, nan)
+    half = student_quantile((1 + level) / 2, x.size - 1) * error
     return Estimate(float(x.mean()), float(x.mean() - half), float(x.mean() + half))
 
 

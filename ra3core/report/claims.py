@@ -8,7 +8,8 @@
 3. **RLVR is faster and higher.** Against the model from NTP: the final held-out pass rate and pass@1 on the benchmarks
    (higher), the area under the held-out curve and the steps to given pass rates (faster).
 
-The first and the third but for its pass@1 have one figure a seed, so that one seed shows nothing.
+The first and the third but for its pass@1 have one figure a seed, so that one seed shows nothing, nor do seeds that are
+all alike.
 """
 
 from __future__ import annotations
@@ -177,11 +178,10 @@ def _said(found: Verdict, claim: str, words: tuple[str, str], numbers: str, seed
 
 
 def _uncertain(estimate: Estimate, per_seed: Sequence[float], d: float, digits: int, scale: int = 1) -> str:
-    """The interval, every seed's difference, d, and the number of seeds; one seed has none of these."""
-    if len(per_seed) == 1:
-        return "1 seed, so that there is no interval"
+    """The interval, every seed's difference, d, and the number of seeds; or why there is no interval."""
+    bounds = interval(scale * estimate.low, scale * estimate.high, digits, len(per_seed))
+    if isnan(estimate.low):
+        return bounds
     effect = "" if isnan(d) else f"; d = {signed(d, 2)}"
-    return (
-        f"{interval(scale * estimate.low, scale * estimate.high, digits)}; by seed "
-        f"{', '.join(signed(scale * x, digits) for x in per_seed)}{effect}; {seeds_in_words(len(per_seed))}"
-    )
+    by_seed = ", ".join(signed(scale * x, digits) for x in per_seed)
+    return f"{bounds}; by seed {by_seed}{effect}; {seeds_in_words(len(per_seed))}"

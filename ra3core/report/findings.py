@@ -257,8 +257,9 @@ def _statement(comparison: Comparison, difference: Difference) -> Statement:
 def difference_in_words(difference: Difference, k: int = 1) -> str:
     """Both scores, the difference in points with its interval, Cohen's h, and over how many seeds and tasks."""
     by_seed = f"; by seed {', '.join(points(value) for value in difference.per_seed)}" if difference.seeds > 1 else ""
+    bounds = interval(100 * difference.low, 100 * difference.high, 1, difference.seeds)
     return (
         f"pass@{k} {percent(difference.first)}{NBSP}% against {percent(difference.second)}{NBSP}%, "
-        f"{points(difference.value)} points ({interval(100 * difference.low, 100 * difference.high, 1)}{by_seed}; "
+        f"{points(difference.value)} points ({bounds}{by_seed}; "
         f"h = {signed(difference.h, 2)}; {seeds_in_words(difference.seeds)}, {difference.tasks} tasks)"
     )

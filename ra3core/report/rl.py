@@ -8,8 +8,8 @@ Of a curve r(t), evaluated at steps t_0 = 0 < ... < t_n (all of one run and seed
               never arrive count with the steps they had instead of being left out
     minutes   wall time of the RLVR steps up to there, without the evaluations; summed from `seconds` of every step
 
-A figure of several seeds is their mean with Student's interval; two arms are compared seed by seed. With one seed there
-are no intervals, and nothing is claimed.
+A figure of several seeds is their mean with Student's interval; two arms are compared seed by seed. With one seed, or
+seeds that are all alike, there are no intervals, and nothing is claimed.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def timed(run: Run, arm: str) -> Curve | None:
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure of an arm over its seeds: value with interval (nan bounds for one seed). reached: seeds that did, of
-    `seeds`; all, where the question is not when a rate was reached."""
+    """A figure of an arm over its seeds: value with interval (nan bounds where there is none). reached: seeds that did,
+    of `seeds`; all, where the question is not when a rate was reached."""
 
     estimate: Estimate
     seeds: int

@@ -30,10 +30,10 @@ def tables(found: Courses, rates: tuple[float, ...]) -> list[Block]:
     blocks: list[Block] = [
         Table(
             "rlvr",
-            "RLVR on held-out tasks, mean over seeds with Student's 95 % interval. Final: over the evaluations in the "
-            "last fifth of the steps. Mean over steps: the area under the curve. Steps and minutes to a pass rate: the "
-            "first evaluation at or above it; a seed that never gets there counts with all its steps, and “in 2 of 3” "
-            f"says how many do.{nowhere}",
+            "RLVR on held-out tasks, mean over seeds with Student's 95 % interval where seeds differ. Final: over the "
+            "evaluations in the last fifth of the steps. Mean over steps: the area under the curve. Steps and minutes "
+            "to a pass rate: the first evaluation at or above it; a seed that never gets there counts with all its "
+            f"steps, and “in 2 of 3” says how many do.{nowhere}",
             ("From", "seeds", *names.values()),
             tuple(
                 Row(

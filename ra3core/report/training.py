@@ -105,7 +105,7 @@ def rise(run: Run, column: str, name: str) -> str:
     said = LABELS[verdict(found.low, found.high)]
     return (
         f"**{said}: {name} rises**, from the first tenth of the first round to its last, "
-        f"{signed(found.value, 2)} nats ({interval(found.low, found.high, 2)})."
+        f"{signed(found.value, 2)} nats ({interval(found.low, found.high, 2, len(rises))})."
     )
 
 

@@ -15,7 +15,8 @@ def verdict(low: float, high: float, direction: int = 1) -> Verdict:
     """What the 95 % interval [low, high] of a difference says about a claim that it is above zero (direction 1) or
     below (-1): shown if the whole interval lies on that side, against if on the other, else not shown.
 
-    Bounds that are not known (nan: one seed of a figure that only seeds give an interval) show nothing.
+    Bounds that are not known (nan: one seed, or seeds all alike, of a figure that only seeds give an interval) show
+    nothing.
     """
     if isnan(low) or isnan(high):
         return "not shown"
@@ -43,10 +44,10 @@ def signed(value: float, digits: int) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
-def interval(low: float, high: float, digits: int) -> str:
-    """ "95 % interval a to b", or that one seed has none (nan)."""
+def interval(low: float, high: float, digits: int, seeds: int) -> str:
+    """ "95 % interval a to b", or why there is none (nan): one seed, or seeds that are all alike."""
     if isnan(low):
-        return "1 seed, so that there is no interval"
+        return f"{'' if seeds == 1 else 'the same in each of '}{seeds_in_words(seeds)}, so that there is no interval"
     return f"95{NBSP}% interval {signed(low, digits)} to {signed(high, digits)}"
 
 

@@ -135,6 +135,12 @@ def test_students_interval_over_seeds() -> None:
     assert one.value == 1.5 and np.isnan(one.low) and np.isnan(one.high)
 
 
+def test_seeds_that_are_all_alike_have_no_interval() -> None:
+    for values in ([-200.0, -200.0, -200.0], [0.6 - 0.2, 0.5 - 0.1]):  # the latter differ in their last bit
+        found = over_seeds(values)
+        assert found.value == pytest.approx(values[0]) and np.isnan(found.low) and np.isnan(found.high)
+
+
 def test_an_interval_ends_where_the_figure_does() -> None:
     found = over_seeds([0.9, 1.0, 0.95]).within(0, 1)
     assert (found.value, found.high) == (pytest.approx(0.95), 1.0) and 0.8 < found.low < 0.9

@@ -31,6 +31,12 @@ def set_metric(inputs: Inputs, name: str, metric: str, value: float) -> None:
     path.write_text(json.dumps(manifest))
 
 
+def set_rlvr(inputs: Inputs, name: str, rates: dict[int, float]) -> None:
+    """An RLVR log with held-out pass rates at some steps."""
+    rows = [{"step": step, "held_out_pass": rate} for step, rate in rates.items()]
+    (inputs[name] / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 @pytest.mark.parametrize(
     ("low", "high", "direction", "said"),
     [
@@ -87,11 +93,25 @@ def test_pass_at_1_against_compute_matched_ntp(
 
 
 def test_rlvr_is_judged_by_height_and_by_speed(artifacts: Callable[..., Inputs]) -> None:
-    found = evidence_of(artifacts())
+    inputs = artifacts()
+    for seed, arrives in enumerate((10, 20, 10)):
+        rates = {step: 0.6 if step >= arrives else 0.4 for step in (0, 10, 20, 40)}
+        set_rlvr(inputs, f"ra3_rlvr/{seed}", rates)
+    found = evidence_of(inputs)
     for name in ("ntp:pass_at_1", "ntp:final", "ntp:area", "ntp:steps:0.5"):
         assert found["rlvr", name].statement.verdict == "shown", name
     assert "reaches 50\N{NO-BREAK SPACE}% of held-out tasks sooner" in found["rlvr", "ntp:steps:0.5"].statement.text
     assert ("rlvr", "ntp:steps:0.75") not in found  # nobody gets there
+
+
+def test_seeds_that_all_arrive_at_one_step_show_nothing(artifacts: Callable[..., Inputs]) -> None:
+    inputs = artifacts(rates={})
+    for seed in (0, 1, 2):
+        set_rlvr(inputs, f"ra3_rlvr/{seed}", {0: 0.1, 10: 0.6, 20: 0.6})
+        set_rlvr(inputs, f"ntp_rlvr/{seed}", {0: 0.1, 10: 0.1, 20: 0.6})
+    one = evidence_of(inputs)["rlvr", "ntp:steps:0.5"]
+    assert (one.value, one.statement.verdict) == (-10, "not shown")
+    assert "−10.0 (the same in each of 3 seeds, so that there is no interval; seeds that" in one.statement.text
 
 
 def test_a_claim_without_evidence_is_not_measured(artifacts: Callable[..., Inputs]) -> None:
