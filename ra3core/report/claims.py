@@ -83,7 +83,7 @@ def claims(run: Run, average: Average, found: Courses, rates: tuple[float, ...])
                 evidence.append(_rate(f"{arm}:{figure}", unit, name, one))
         for rate in rates:
             one = gap(found, "ra3_rlvr", name, f"steps:{rate}")
-            if one is not None and one.reached:
+            if one is not None and one.compares:
                 evidence.append(_steps(f"{arm}:steps:{rate}", rate, name, one))
     return evidence
 

@@ -124,18 +124,22 @@ def value(course: Course, name: str) -> float:
 
 @dataclass(frozen=True)
 class Gap:
-    """first - second of a figure, seed by seed, with Student's interval. d: in units of its standard deviation."""
+    """first - second of a figure, seed by seed, with Student's interval. d: in units of its standard deviation.
+
+    compares: of a time to a rate, whether it says anything of speed: some seed reached the rate, and none of either
+    had it before the first step, where RLVR has done nothing yet.
+    """
 
     first: float
     second: float
     estimate: Estimate
     d: float
     per_seed: tuple[float, ...]
-    reached: bool = True
+    compares: bool = True
 
 
 def gap(found: Courses, first: str, second: str, name: str) -> Gap | None:
-    """None when the two have no seed in common. reached: whether any seed of either reached the rate in question."""
+    """None when the two have no seed in common."""
     mine, theirs = found.get(first, {}), found.get(second, {})
     common = sorted(mine.keys() & theirs.keys())
     if not common:
@@ -143,7 +147,8 @@ def gap(found: Courses, first: str, second: str, name: str) -> Gap | None:
     a, b = ([value(seeds[seed], name) for seed in common] for seeds in (mine, theirs))
     per_seed = [x - y for x, y in zip(a, b, strict=True)]
     _, _, rate = name.partition(":")
-    reached = not rate or any(s[seed].reached[float(rate)].reached for s in (mine, theirs) for seed in common)
+    times = [s[seed].reached[float(rate)] for s in (mine, theirs) for seed in common] if rate else []
+    compares = not rate or (any(one.reached for one in times) and not any(one.steps == 0 for one in times))
     return Gap(
-        float(np.mean(a)), float(np.mean(b)), over_seeds(per_seed), standardised(per_seed), tuple(per_seed), reached
+        float(np.mean(a)), float(np.mean(b)), over_seeds(per_seed), standardised(per_seed), tuple(per_seed), compares
     )

@@ -32,8 +32,8 @@ def tables(found: Courses, rates: tuple[float, ...]) -> list[Block]:
             "rlvr",
             "RLVR on held-out tasks, mean over seeds with Student's 95 % interval where seeds differ. Final: over the "
             "evaluations in the last fifth of the steps. Mean over steps: the area under the curve. Steps and minutes "
-            "to a pass rate: the first evaluation at or above it; a seed that never gets there counts with all its "
-            f"steps, and “in 2 of 3” says how many do.{nowhere}",
+            "to a pass rate: the first evaluation at or above it, 0 where the model had it before the first step; a "
+            f"seed that never gets there counts with all its steps, and “in 2 of 3” says how many do.{nowhere}",
             ("From", "seeds", *names.values()),
             tuple(
                 Row(
@@ -62,7 +62,8 @@ def tables(found: Courses, rates: tuple[float, ...]) -> list[Block]:
             Table(
                 "rlvr_differences",
                 f"The same less {BY_NAME[REFERENCE].label}, seed by seed, with Student's 95 % interval and d, the "
-                "difference in units of its standard deviation over seeds.",
+                "difference in units of its standard deviation over seeds. No difference (–) of steps and minutes to a "
+                "rate that a seed of either had before the first step: that is no speed of RLVR's.",
                 ("From", *names.values()),
                 tuple(rows),
             )
@@ -99,7 +100,7 @@ def _cell(one: Measured, share: bool) -> Cell:
 
 
 def _difference(one: Gap | None, share: bool) -> Cell:
-    if one is None or not one.reached:
+    if one is None or not one.compares:
         return Cell(ABSENT)
     scale, estimate = 100 if share else 1, one.estimate
     detail = "" if isnan(estimate.low) else f"[{signed(scale * estimate.low, 1)}, {signed(scale * estimate.high, 1)}]"

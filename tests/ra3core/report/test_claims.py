@@ -114,6 +114,15 @@ def test_seeds_that_all_arrive_at_one_step_show_nothing(artifacts: Callable[...,
     assert "−10.0 (the same in each of 3 seeds, so that there is no interval; seeds that" in one.statement.text
 
 
+def test_a_rate_that_a_model_starts_with_is_no_evidence_of_speed(artifacts: Callable[..., Inputs]) -> None:
+    inputs = artifacts(seeds=(0, 1), rates={})
+    for seed, start in enumerate((0.6, 0.4)):
+        set_rlvr(inputs, f"ra3_rlvr/{seed}", {0: start, 10: 0.6, 20: 0.8})
+        set_rlvr(inputs, f"ntp_rlvr/{seed}", {0: 0.1, 10: 0.1, 20: 0.55})
+    steps = {name for _, name in evidence_of(inputs) if name.startswith("ntp:steps")}
+    assert steps == {"ntp:steps:0.75"}  # one seed of RA3's has .25 and .5 before the first step
+
+
 def test_a_claim_without_evidence_is_not_measured(artifacts: Callable[..., Inputs]) -> None:
     said = summaries(list(evidence_of(artifacts(rates={}, missing=("ntp_rlvr", "ra3_rlvr"))).values()))
     assert [one.label for one in said][1:] == ["Not measured", "Not measured"]

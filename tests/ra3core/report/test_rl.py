@@ -55,6 +55,18 @@ def test_seeds_that_never_arrive_count(two: Inputs) -> None:
     assert one.d == 0 and one.estimate.low < 0 < one.estimate.high
 
 
+def test_a_rate_that_a_seed_starts_with_is_no_matter_of_speed(two: Inputs) -> None:
+    found = courses(load(two), (0.25, 0.5, 0.9))
+    compares = {
+        rate: one.compares for rate in (0.25, 0.5, 0.9) if (one := gap(found, "ra3_rlvr", "ntp_rlvr", f"steps:{rate}"))
+    }
+    assert compares == {0.25: False, 0.5: True, 0.9: False}  # .25: one of RA3's seeds starts at .3; .9: nobody arrives
+    main, differences = tables(found, (0.25, 0.5))
+    assert isinstance(main, Table) and isinstance(differences, Table)
+    (row,) = differences.rows
+    assert [cell.text for cell in row.cells[-4:]] == ["–", "–", "+0.0", "+2.2"]
+
+
 def test_gaps_are_taken_seed_by_seed(two: Inputs) -> None:
     found = courses(load(two), ())
     one = gap(found, "ra3_rlvr", "ntp_rlvr", "final")
