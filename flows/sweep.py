@@ -36,7 +36,7 @@ from flows.parameters import (
 from flows.results import keep, track
 from flows.running import finish, run_of, task_runner
 from flows.shown import Shown, interval
-from ra3core.config import RunConfig, RuntimeConfig, load
+from ra3core.config import EMBEDDED, RunConfig, RuntimeConfig, load
 from ra3core.errors import UserError
 from ra3core.grid import read_grid
 from ra3core.report.grid import write_page
@@ -67,6 +67,7 @@ def sweep(
         raise UserError(f"penalties {penalties}: expected each once")
     given = [*settings.overrides(), *overrides, *number(seeds)]
     configs = {f"c={c:g}": load(preset, [*given, f"e_step.think_penalty={c}"]) for c in penalties}
+    _check_shown(next(iter(configs.values())))
     with _points(configs, environment.chosen(runtime), refresh, rl=rl) as (session, shown, reported):
         scores = [metrics["results"]["ra3"]["free"] for metrics in reported.values()]
         found = {f"{c:g}": score for c, score in zip(penalties, scores, strict=True)}
@@ -74,6 +75,15 @@ def sweep(
         rows = [{"think penalty": c, "RA3, pass@1": interval(score)} for c, score in found.items()]
         shown.table(rows, "sweep", "pass@1 in percent by think penalty")
     return found
+
+
+def _check_shown(config: RunConfig) -> None:
+    """Raises UserError for a configuration without the figure that a sweep over think penalties shows."""
+    what = "a sweep over think penalties shows RA3's pass@1 on the embedded suite"
+    if "ra3" not in config.arms.mid_trained:
+        raise UserError(f"arms.mid_trained: {what}, expected ra3 in the list")
+    if EMBEDDED not in [entry.name for entry in config.evaluation.benchmarks]:
+        raise UserError(f"evaluation.benchmarks: {what}, expected {EMBEDDED} in the list")
 
 
 @flow(name="grid", task_runner=task_runner(), validate_parameters=True)  # pyright: ignore[reportCallIssue, reportArgumentType]

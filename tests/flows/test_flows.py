@@ -91,6 +91,25 @@ def test_a_sweep_builds_what_its_points_share_once(checkout, first, run_flow) ->
     assert (kinds.count("e_step"), kinds.count("base"), kinds.count("report")) == (2, 0, 2)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["arms.mid_trained=[ntp]", "arms.rlvr=[]"],
+            "arms.mid_trained: a sweep over think penalties shows RA3's pass@1 on the embedded suite, expected ra3",
+        ),
+        (["evaluation.benchmarks=humaneval"], "evaluation.benchmarks: .*, expected embedded in the list"),
+    ],
+)
+def test_a_sweep_without_what_it_shows_is_refused_ahead_of_everything(checkout, run_flow, overrides, message) -> None:
+    from flows.sweep import sweep
+
+    before = created(checkout)
+    with pytest.raises(UserError, match=message):
+        run_flow(sweep, *overrides, penalties=[0.4])
+    assert rebuilt(checkout, before) == []
+
+
 def test_a_grid_is_swept_and_summed_up(checkout, first, run_flow, tmp_path) -> None:
     from flows.sweep import grid_sweep
 

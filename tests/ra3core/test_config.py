@@ -118,6 +118,10 @@ def test_the_last_override_wins_and_lora_can_be_filled_in() -> None:
         ("evaluation.benchmarks=humaneval,humaneval", r"benchmark humaneval is listed twice, expected each once"),
         ("evaluation.benchmarks=[{name: embedded, data: f}]", r"benchmark embedded has its tasks in data/"),
         (
+            "evaluation.modes=[banned, forced]",
+            r"evaluation.modes: banned, forced: results are those of free decoding, expected free in the list too",
+        ),
+        (
             "evaluation.benchmarks=[{name: mbpp, sample: 3}]",
             r"unknown key evaluation.benchmarks.0.sample; expected one of name, data, limit, samples",
         ),
