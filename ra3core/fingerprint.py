@@ -20,7 +20,18 @@ from typing import Any
 PACKAGE = Path(__file__).resolve().parent
 PLUMBING = frozenset(
     f"{name}.py"
-    for name in ("arms", "artifacts", "config", "errors", "filters", "fingerprint", "section", "stage", "task_set")
+    for name in (
+        "arms",
+        "artifacts",
+        "atomic",
+        "config",
+        "errors",
+        "filters",
+        "fingerprint",
+        "section",
+        "stage",
+        "task_set",
+    )
 )
 
 _parsing = threading.Lock()  # CPython 3.11's parser fails now and then when two threads build syntax trees

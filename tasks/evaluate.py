@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from ra3core import atomic
 from ra3core.artifacts import Artifact, Store
 from ra3core.config import EMBEDDED, BenchmarkConfig, BenchmarkEntry, BenchmarkShard, RunConfig
 from ra3core.corpora.held_out import PREFIX, write_texts
@@ -183,8 +184,5 @@ def _external(entry: BenchmarkEntry, data: Path | None, benchmark: benchmarks.Be
     home.mkdir(parents=True, exist_ok=True)
     if data is not None:
         suffixes = data.suffixes[-2:] if data.suffix == ".gz" else data.suffixes[-1:]
-        link = home / f"data{''.join(suffixes)}"
-        if not link.is_symlink() or link.resolve() != data:
-            link.unlink(missing_ok=True)
-            link.symlink_to(data, target_is_directory=data.is_dir())
+        atomic.link(home / f"data{''.join(suffixes)}", data)
     return Store.external(entry.slug, home, digest)

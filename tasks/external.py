@@ -10,6 +10,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from ra3core import atomic
 from ra3core.artifacts import Artifact, Store, content_digest
 from ra3core.config import CHAT_MARK
 from ra3core.corpora.sources import files, parse_source, source_digest
@@ -38,12 +39,10 @@ def model(name: str, root: Path, setting: str = "base.model", chat: bool = False
         digest = chat_digest(digest)
     home = root / "artifacts" / "external" / digest[:16]
     home.mkdir(parents=True, exist_ok=True)
-    link = home / "model"
     if chat:
-        _mark(folder, link)
-    elif not link.is_symlink() or link.resolve() != folder:
-        link.unlink(missing_ok=True)
-        link.symlink_to(folder, target_is_directory=True)
+        _mark(folder, home / "model")
+    else:
+        atomic.link(home / "model", folder)
     return Store.external("base", home, digest)
 
 
@@ -60,13 +59,9 @@ def _mark(folder: Path, marked: Path) -> None:
         raise UserError(f"base.chat: the tokenizer of {folder.name} has no chat template, expected a chat model")
     marked.mkdir(exist_ok=True)
     for file in folder.iterdir():
-        link = marked / file.name
-        if file.name != own and (not link.is_symlink() or link.resolve() != file.resolve()):
-            link.unlink(missing_ok=True)
-            link.symlink_to(file.resolve())
-    partial = marked / f".{own}"
-    partial.write_text(json.dumps(settings | {CHAT_MARK: True}, indent=2) + "\n")
-    partial.replace(marked / own)
+        if file.name != own:
+            atomic.link(marked / file.name, file.resolve())
+    atomic.write_text(marked / own, json.dumps(settings | {CHAT_MARK: True}, indent=2) + "\n")
 
 
 def demonstrations(source: str) -> Artifact | None:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from ra3core import atomic
 from ra3core.config import CollectionConfig
 from ra3core.corpora.decontamination import EvaluationIndex
 from ra3core.corpora.demonstrations import read_tasks
@@ -21,9 +22,9 @@ FILE = "texts.jsonl"
 
 
 def write_texts(texts: Mapping[str, str], folder: Path) -> None:
-    """Texts by id, as `evaluation_index` reads them."""
+    """Texts by id, as `evaluation_index` reads them: a corpus stage of another run may be reading them right now."""
     lines = "".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items())
-    (folder / FILE).write_text(lines)
+    atomic.write_text(folder / FILE, lines)
 
 
 def evaluation_index(config: CollectionConfig | TaskSetConfig, inputs: Mapping[str, Path]) -> EvaluationIndex:
