@@ -24,7 +24,7 @@ from ra3core.report.inputs import Run
 from ra3core.report.rl import Courses, Gap, gap
 from ra3core.report.scores import Average, Contender, Difference
 from ra3core.report.style import BY_NAME
-from ra3core.report.verdicts import NBSP, interval, label, percent, seeds_in_words, signed, verdict
+from ra3core.report.verdicts import LABELS, NBSP, badge, interval, label, percent, seeds_in_words, signed, verdict
 from ra3core.statistics import Estimate, over_seeds, standardised
 
 TITLES = {
@@ -89,7 +89,10 @@ def claims(run: Run, average: Average, found: Courses, rates: tuple[float, ...])
 
 
 def summaries(evidence: list[Evidence]) -> list[Statement]:
-    """One statement a claim: shown as a whole, or what is and what is not."""
+    """One statement a claim: shown as a whole, or what is and what is not.
+
+    The badge speaks of as many seeds as the part of the fewest, among the parts that show something.
+    """
     found = []
     for claim, title in TITLES.items():
         parts = [one for one in evidence if one.claim == claim]
@@ -97,16 +100,20 @@ def summaries(evidence: list[Evidence]) -> list[Statement]:
             text = f"**{title}.** The run holds nothing to judge it by."
             found.append(Statement("not shown", "Not measured", text))
             continue
-        verdicts = [one.statement.verdict for one in parts]
-        overall: Verdict = (
-            "shown" if set(verdicts) == {"shown"} else "against" if set(verdicts) == {"against"} else "not shown"
-        )
-        badge = label(overall, len(parts[0].per_seed))
-        if "shown" in verdicts and overall == "not shown":
-            badge = "In part, 1 seed" if len(parts[0].per_seed) == 1 else "In part"
+        verdicts: set[Verdict] = {one.statement.verdict for one in parts}
+        overall = next(iter(verdicts)) if len(verdicts) == 1 else "not shown"
+        words = LABELS[overall] if len(verdicts) == 1 else _PARTLY[frozenset(verdicts - {"not shown"})]
+        seeds = min((len(one.per_seed) for one in parts if one.statement.verdict != "not shown"), default=0)
         states = "; ".join(f"{one.short}: {one.statement.label.lower()}" for one in parts)
-        found.append(Statement(overall, badge, f"**{title}.** {states}."))
+        found.append(Statement(overall, badge(words, seeds), f"**{title}.** {states}."))
     return found
+
+
+_PARTLY: dict[frozenset[Verdict], str] = {
+    frozenset({"shown"}): "In part",
+    frozenset({"against"}): "Against in part",
+    frozenset({"shown", "against"}): "Mixed",
+}
 
 
 def _cross_entropy(run: Run, column: str) -> Evidence | None:

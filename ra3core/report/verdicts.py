@@ -27,7 +27,12 @@ def verdict(low: float, high: float, direction: int = 1) -> Verdict:
 
 def label(found: Verdict, seeds: int) -> str:
     """The badge. With one seed the claim is about these models alone, and the badge says so."""
-    return f"{LABELS[found]}, 1 seed" if seeds == 1 and found != "not shown" else LABELS[found]
+    return LABELS[found] if found == "not shown" else badge(LABELS[found], seeds)
+
+
+def badge(text: str, seeds: int) -> str:
+    """What a badge says of something found over so many seeds."""
+    return f"{text}, 1 seed" if seeds == 1 else text
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 
 import pytest
 
 from ra3core.config import ReportConfig
+from ra3core.report.blocks import Statement, Verdict
 from ra3core.report.claims import Evidence, summaries
 from ra3core.report.inputs import load
 from ra3core.report.report import measured
-from ra3core.report.verdicts import verdict
+from ra3core.report.verdicts import LABELS, verdict
 
 Inputs = dict[str, Path]
 LOW, HIGH = (0.2, 0.2, 0.2), (0.9, 0.9, 0.9)
@@ -67,7 +69,7 @@ def test_cross_entropy_is_judged_on_each_kind_of_token(artifacts: Callable[..., 
     assert (whole.value, whole.low) == pytest.approx((29 / 30, 29 / 30 - 4.3027 * 0.057735 / 3**0.5), abs=1e-4)
     assert whole.effect_size == pytest.approx(29 / 30 / 0.057735, abs=1e-2)
     assert "3 seeds" in whole.statement.text and "by seed +0.90, +1.00, +1.00" in whole.statement.text
-    assert summaries(list(found.values()))[0].label == "In part"
+    assert summaries(list(found.values()))[0].label == "Mixed"
 
 
 def test_one_seed_claims_nothing_that_seeds_have_to_show(artifacts: Callable[..., Inputs]) -> None:
@@ -102,6 +104,26 @@ def test_rlvr_is_judged_by_height_and_by_speed(artifacts: Callable[..., Inputs])
         assert found["rlvr", name].statement.verdict == "shown", name
     assert "reaches 50\N{NO-BREAK SPACE}% of held-out tasks sooner" in found["rlvr", "ntp:steps:0.5"].statement.text
     assert ("rlvr", "ntp:steps:0.75") not in found  # nobody gets there
+
+
+@pytest.mark.parametrize(
+    ("parts", "label"),
+    [
+        ([("shown", 3), ("shown", 3)], "Shown"),
+        ([("not shown", 1), ("not shown", 3)], "Not shown"),
+        ([("against", 3), ("against", 1)], "Against the paper, 1 seed"),
+        ([("shown", 3), ("not shown", 1)], "In part"),
+        ([("not shown", 3), ("shown", 1)], "In part, 1 seed"),
+        ([("not shown", 3), ("against", 3)], "Against in part"),
+        ([("shown", 3), ("against", 1), ("not shown", 3)], "Mixed, 1 seed"),
+    ],
+)
+def test_the_badge_of_a_claim_says_what_its_parts_do(
+    artifacts: Callable[..., Inputs], parts: list[tuple[Verdict, int]], label: str
+) -> None:
+    one = next(iter(evidence_of(artifacts(seeds=(0,), rates={}, tasks=1)).values()))
+    made = [replace(one, per_seed=(0.0,) * seeds, statement=Statement(said, LABELS[said], "")) for said, seeds in parts]
+    assert summaries(made)[0].label == label
 
 
 def test_seeds_that_all_arrive_at_one_step_show_nothing(artifacts: Callable[..., Inputs]) -> None:
