@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
+from ra3core.compute import spent_tokens
 from ra3core.report.blocks import Cell, Row, Table, cells
 from ra3core.report.inputs import EVALUATE, Run
 from ra3core.report.lineage import costs
@@ -79,17 +80,20 @@ def cost(run: Run) -> Table:
 
 
 def compute_match(run: Run) -> str | None:
-    """Whether the compute-matched NTP had as many tokens as RA3; None when either was not run."""
-    stages = [f"{kind}_{r}" for r in range(1, run.rounds + 1) for kind in ("e_step", "bootstrap", "m_step")]
-    spent = [mean(run, stage, "tokens") for stage in stages]
-    matched = mean(run, "ntp_compute", "train_tokens")
-    found = [tokens for tokens in spent if tokens is not None]
-    if not found or len(found) < len(spent) or not matched:
+    """Whether the compute-matched NTP had as many tokens as RA3, over the seeds with both; None when there are none."""
+    names = [f"{kind}_{r}" for r in range(1, run.rounds + 1) for kind in ("e_step", "bootstrap", "m_step")]
+    stages = [run.stages.get(name, {}) for name in (*names, "ntp_compute")]
+    seeds = set.intersection(*map(set, stages)) if names else set()
+    if not seeds:
         return None
-    ratio = matched / sum(found)
+    *ra3, ntp = [[stage[seed].manifest.metrics for seed in seeds] for stage in stages]
+    spent = sum(spent_tokens(metrics) for stage in ra3 for metrics in stage) / len(seeds)
+    matched = fmean(metrics["train_tokens"] for metrics in ntp)
+    ratio = matched / spent
     caution = "" if 0.9 <= ratio <= 1.1 else " The two do not match: mind it where compute-matched NTP is compared."
     return (
-        f"Compute match: RA3's E-step, bootstrap and M-step processed {count(sum(found))} tokens, the compute-matched "
-        f"NTP trained on {count(matched)}, {ratio:.2f} times as many. A trained token costs about three "
-        f"times a read or generated one, so that with equal counts NTP computes more.{caution}"
+        f"Compute match: RA3's E-step, bootstrap and M-step processed {count(spent)} tokens, those that only their "
+        f"curves needed not counted; the compute-matched NTP trained on {count(matched)}, {ratio:.2f} times as many. A "
+        "trained token costs about three times a read or generated one, so that with equal counts NTP computes more."
+        f"{caution}"
     )

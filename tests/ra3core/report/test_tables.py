@@ -99,6 +99,17 @@ def test_compute_match_says_the_ratio(artifacts: Callable[..., Inputs]) -> None:
     assert "do not match" not in sentence
 
 
+def test_compute_match_leaves_out_what_curves_needed(artifacts: Callable[..., Inputs]) -> None:
+    inputs = artifacts(seeds=(0, 1), tasks=5)
+    path = inputs["m_step_1/0"] / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["metrics"]["evaluation_tokens"] = 80_000
+    path.write_text(json.dumps(manifest))
+    del inputs["ntp_compute/1"]  # a seed without both is not compared
+    sentence = costs.compute_match(load(inputs))
+    assert sentence is not None and "2.56 M" in sentence and "1.02 times" in sentence
+
+
 def test_two_rounds(artifacts: Callable[..., Inputs]) -> None:
     run = load(artifacts(seeds=(0, 1), rounds=2, tasks=5))
     assert run.stage_of("ra3") == "m_step_2"
