@@ -18,7 +18,7 @@ from ra3core.report.results import results
 from ra3core.report.rl import Courses
 from ra3core.report.scores import Average, Benchmark, Contender, Scores
 from ra3core.report.stages import count
-from ra3core.report.style import BY_NAME
+from ra3core.report.style import AFTER_RLVR, BY_NAME
 from ra3core.report.training import training
 
 
@@ -60,10 +60,19 @@ def compose(config: ReportConfig, material: Material) -> Document:
     ]
     return Document(
         title=f"RA3 mid-training: {name}",
-        subtitle="Learning to reason as action abstractions: next-token prediction and RA3 on the same demonstrations, "
-        "then reinforcement learning from unit tests, measured on held-out tasks.",
+        subtitle=_subtitle(run),
         facts=_facts(config, run, material.scores),
         blocks=tuple(blocks),
+    )
+
+
+def _subtitle(run: Run) -> str:
+    """The paper's title and, of its pipeline, what the run has."""
+    made = {*run.stages, *run.evaluations}
+    then = ", then reinforcement learning from unit tests" if made & {arm.name for arm in AFTER_RLVR} else ""
+    return (
+        "Learning to reason as action abstractions: next-token prediction and RA3 on the same demonstrations"
+        f"{then}, measured on held-out tasks."
     )
 
 

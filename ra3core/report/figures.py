@@ -2,7 +2,7 @@
 
 Every figure has its units on the axes, an arm looks the same in all of them (style.py), and lines differ in style and
 marker as well as in colour. A band is the mean plus and minus one standard error over seeds; with one seed there is
-none, and where curves are smoothed the unsmoothed one lies pale behind.
+none. Where curves are smoothed the unsmoothed mean lies pale behind, but for panels that show every seed.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from ra3core.report.pictures import picture, score_point
 from ra3core.report.rl import RATE, Courses, timed
 from ra3core.report.scores import Average
 from ra3core.report.style import AFTER_RLVR, BY_NAME, MID_TRAINING
-from ra3core.report.verdicts import LABELS, interval, signed, verdict
+from ra3core.report.verdicts import LABELS, enumerate_in_words, interval, signed, verdict
 from ra3core.statistics import over_seeds
 
 TENTH = 10
@@ -43,7 +43,7 @@ def training(
     band = "Bands: mean ± one standard error over seeds." if several else "One seed, so that there are no bands."
     return [
         Heading("Training", "training"),
-        Paragraph(f"{band} Where a curve is a centred moving average, the unsmoothed one lies pale behind it."),
+        Paragraph(f"{band} Where a pale curve lies behind another, that is its centred moving average."),
         *blocks,
     ]
 
@@ -60,6 +60,9 @@ def _e_step(run: Run) -> list[Block]:
         panel("gain", "Gain over no rationale", "nats per rationale", smooth=True, each_seed=True),
     )
     if reward:
+        rounds = [one for panel in reward for line in panel.lines for one in line.curve.rounds()]
+        smoothed = ", smoothed by a centred moving average" if any(len(one.steps) >= 40 for one in rounds) else ""
+        each = f" Every seed and their mean{smoothed}, without bands." if seeds > 1 else ""
         blocks.append(
             picture(
                 "e_step_reward",
@@ -68,7 +71,7 @@ def _e_step(run: Run) -> list[Block]:
                 "less the penalty c when a rationale is written; how hard the lines of an iteration are moves it most. "
                 "Right: that log-likelihood given a rationale less the one without, before the penalty: there this "
                 "cancels. "
-                f"{rise(run, 'reward', 'the reward')} {rise(run, 'gain', 'the gain')}{new_round}",
+                f"{rise(run, 'reward', 'the reward')} {rise(run, 'gain', 'the gain')}{each}{new_round}",
                 "E-step reward and gain over iterations, every seed and their mean",
                 seeds,
             )
@@ -193,13 +196,14 @@ def _rlvr(run: Run, evidence: Sequence[Evidence]) -> list[Block]:
     tasks = rl_tables.task_set(run)
     blocks: list[Block] = [Paragraph(tasks)] if tasks else []
     if result:
+        starts = enumerate_in_words([BY_NAME[line.arm.start].short for line in result[0].lines])
         blocks.append(
             picture(
                 "rlvr",
                 lambda: figures.curves(result, 3.3),
-                "**The paper's figure 5.** RLVR from every model: the same tasks, unit tests and steps; pass rate on "
-                "tasks that it never trains on, mean with a band of one standard error over seeds. Minutes are those "
-                f"of the steps, without the evaluations. {_verdicts(evidence, 'rlvr')}",
+                f"**The paper's figure 5.** RLVR from {starts}: the same tasks, unit tests and steps; pass rate on "
+                "tasks that it never trains on, mean over seeds. Minutes are those of the steps, without the "
+                f"evaluations. {_verdicts(evidence, 'rlvr')}",
                 "Held-out pass rate during RLVR by step and by time, one curve an arm",
                 max((len(run.stages.get(arm.name, {})) for arm in AFTER_RLVR), default=0),
             )

@@ -109,6 +109,14 @@ def test_absent_arms_are_named_and_nowhere_else(tmp_path: Path, artifacts: Calla
     assert page.count(sentence) == 1
     assert "NTP, compute-matched" not in page.replace(sentence, "")
     assert not (tmp_path / "out" / "rlvr.png").exists()
+    assert "next-token prediction and RA3 on the same demonstrations, measured on held-out tasks." in page
+
+
+def test_captions_of_curves_say_what_is_drawn(whole: Path) -> None:
+    text = (whole / "report.md").read_text()
+    assert "then reinforcement learning from unit tests, measured on held-out tasks." in text
+    assert "Every seed and their mean, smoothed by a centred moving average, without bands." in text
+    assert "**The paper's figure 5.** RLVR from NTP and RA3: the same tasks" in text  # not from the other arms
 
 
 def test_only_an_evaluation_is_enough(tmp_path: Path, artifacts: Callable[..., Inputs]) -> None:
