@@ -56,7 +56,7 @@ from ra3core.learning.task_draw import TaskDraw
 from ra3core.lm.chat import conversation
 from ra3core.lm.engines import Engine, local_engine
 from ra3core.lm.generation import Draw, Sampling
-from ra3core.lm.lines import LineTokenizer, Tokens, end_token_id
+from ra3core.lm.lines import LineTokenizer, Tokens
 from ra3core.lm.models import load_model, load_to_train, load_tokenizer, merge_lora, save_model
 from ra3core.processes import Processes, begin, split
 from ra3core.stage import Context, Metrics
@@ -71,7 +71,7 @@ HELD_OUT_STEP = 1 << 31  # the held-out completions' seed is that of a step no r
 @dataclass(frozen=True)
 class Completion:
     """One sampled answer. prompt, tokens: ids, the end token left out. ended: the model ended the program itself.
-    log_probs: of the tokens, and of the end token, as the engine tells them."""
+    log_probs: of the tokens, and of the end token, as the engine tells them. end: that token, of several possible."""
 
     task: Task
     prompt: Tokens
@@ -79,6 +79,12 @@ class Completion:
     ended: bool
     text: str
     log_probs: tuple[float, ...] | None = None
+    end: int | None = None
+
+    @property
+    def drawn(self) -> Tokens:
+        """All that was drawn, the end token included."""
+        return self.tokens if self.end is None else (*self.tokens, self.end)
 
     @property
     def source(self) -> str:
@@ -267,18 +273,13 @@ class _Stage:
         sampled = time.perf_counter()
         graded = self._graded([completion for group in groups for completion in group])
         judged = time.perf_counter()
-        size, end = config.group_size, end_token_id(self.tokenizer)
+        size = config.group_size
         batch = [
             Group(
                 group[0].prompt,
                 merged(
                     [
-                        Rollout(
-                            (*one.tokens, end) if one.ended else one.tokens,
-                            grade.reward,
-                            1 / size,
-                            behaviour=one.log_probs,
-                        )
+                        Rollout(one.drawn, grade.reward, 1 / size, behaviour=one.log_probs)
                         for one, grade in zip(group, graded[n * size : (n + 1) * size], strict=True)
                     ]
                 ),
@@ -361,7 +362,7 @@ def complete(
 
     def keep(i: int, j: int, draw: Draw) -> None:
         text = ("" if _is_message(tasks[i]) else lines.opening) + lines.completion(prompts[i], draw.tokens)
-        found[i, j] = Completion(tasks[i], prompts[i], tuple(draw.tokens), draw.ended, text, draw.log_probs)
+        found[i, j] = Completion(tasks[i], prompts[i], tuple(draw.tokens), draw.ended, text, draw.log_probs, draw.end)
         on_completion(found[i, j])
 
     engine.generate(prompts, sampling, samples=samples, seed=seed, log_probs=log_probs, on_completion=keep)

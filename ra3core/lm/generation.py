@@ -56,11 +56,14 @@ class Draw:
 
     log_probs: nats, of each token under the distribution that it was drawn from, and of the end token behind them where
     one was drawn. None where nobody asked, nothing is drawn (greedy decoding), or the engine cannot tell.
+    end: the end token that was drawn, of several that a chat model may have; None where a stop string or the cap ended
+    it, or the engine cannot tell.
     """
 
     tokens: list[int]
     ended: bool
     log_probs: tuple[float, ...] | None = None
+    end: int | None = None
 
 
 OnCompletion = Callable[[int, int, Draw], Any]
@@ -219,9 +222,10 @@ class Endings:
     def draw(self, drawn: Sequence[int], log_probs: Sequence[float] | None = None) -> Draw:
         """What was drawn, cut ahead of what ends it; what comes behind that does not count."""
         kept = cut(drawn, self.ends, self.stop, self.texts)
-        by_token = len(kept) < len(drawn) and drawn[len(kept)] in self.ends
-        ended = by_token or len(kept) < len(drawn) or self._stops("".join(self.texts[t] for t in kept if self.stop))
-        return Draw(kept, ended, None if log_probs is None else tuple(log_probs[: len(kept) + by_token]))
+        end = next((token for token in drawn[len(kept) :][:1] if token in self.ends), None)
+        ended = len(kept) < len(drawn) or self._stops("".join(self.texts[t] for t in kept if self.stop))
+        values = None if log_probs is None else tuple(log_probs[: len(kept) + (end is not None)])
+        return Draw(kept, ended, values, end)
 
     def _stops(self, text: str) -> bool:
         return any(string in text for string in self.stop)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from ra3core.config import LoraConfig, MStepConfig, RLVRConfig, VerifierConfig
@@ -168,6 +169,23 @@ def test_importance_weights_of_the_models_own_draws_are_one(base: Path, tasks: P
     _, context = train(config, base, tasks, tmp_path)
     for row in reproducible(context)[1:]:
         assert row["engine_gap_max"] < 1e-4 and row["engine_capped"] == 0
+
+
+def test_what_is_trained_is_what_was_drawn_whichever_token_ended_it(base: Path, tasks: Path, tmp_path: Path) -> None:
+    """A model of two end tokens, equally likely: the trainer's probabilities are those that were drawn from."""
+    tokenizer, model = load_tokenizer(base / "model"), load_model(base / "model")
+    end, other = tokenizer.eos_token_id, tokenizer.pad_token_id
+    weight = model.get_output_embeddings().weight
+    with torch.no_grad():
+        weight[other] = weight[end]
+        weight[other, 0] += 1.0  # about as likely, not quite
+    model.generation_config.eos_token_id = [end, other]
+    save_model(model, tokenizer, tmp_path / "two" / "model")
+    _, context = train(
+        CONFIG.model_copy(update={"steps": 2, "engine": "transformers"}), tmp_path / "two", tasks, tmp_path
+    )
+    rows = reproducible(context)[1:]
+    assert any(row["unfinished"] < 1 for row in rows) and all(row["engine_gap_max"] < 1e-4 for row in rows)
 
 
 def test_an_engine_that_cannot_run_the_model_says_so_at_once(base: Path, tasks: Path, tmp_path: Path) -> None:

@@ -52,9 +52,9 @@ def prompts_of(tokenizer, demonstrations, count: int = 5) -> list[list[int]]:
     return [tokenizer.encode(d.prompt)[: 5 + 6 * i] for i, d in enumerate(demonstrations[:count])]
 
 
-def scored(model: PreTrainedModel, prompt: list[int], draw: Draw, end: int, temperature: float) -> list[float]:
+def scored(model: PreTrainedModel, prompt: list[int], draw: Draw, temperature: float) -> list[float]:
     """Log-probabilities of a draw's tokens by a plain forward pass."""
-    tokens = [*draw.tokens, *([end] if draw.ended else [])]
+    tokens = [*draw.tokens, *([] if draw.end is None else [draw.end])]
     with torch.no_grad():
         logits = model(torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1].float() / temperature
     return logits.log_softmax(-1).gather(1, torch.tensor(tokens)[:, None])[:, 0].tolist()
@@ -109,6 +109,25 @@ def test_built_in_draws_token_for_token_what_transformers_does(case, model, toke
 
 
 @pytest.mark.parametrize("name", LOCAL)
+def test_the_end_token_is_the_one_that_was_drawn(name, attention, tokenizer, demonstrations) -> None:
+    """A chat model has several: its end of turn, and the end of text."""
+    ends = [tokenizer.eos_token_id, tokenizer.pad_token_id]
+    with torch.no_grad():
+        attention.get_output_embeddings().weight[ends] *= 4
+    attention.generation_config = GenerationConfig(eos_token_id=ends)
+    prompts = prompts_of(tokenizer, demonstrations)
+    groups = local_engine(name, attention, tokenizer).generate(
+        prompts, Sampling(4, 0.8), samples=8, seed=3, log_probs=True
+    )
+    draws = [(prompt, d) for prompt, group in zip(prompts, groups, strict=True) for d in group]
+    assert {d.end for _, d in draws} == {*ends, None}
+    assert all((d.end is None) == (not d.ended) for _, d in draws)
+    for prompt, d in draws:  # the log-probability tells which it was
+        assert d.log_probs is not None
+        assert list(d.log_probs) == pytest.approx(scored(attention, prompt, d, 0.8), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", LOCAL)
 def test_log_probabilities_are_those_of_a_forward_pass(name, attention, tokenizer, demonstrations) -> None:
     wishes(attention, tokenizer)
     prompts = prompts_of(tokenizer, demonstrations)
@@ -119,7 +138,7 @@ def test_log_probabilities_are_those_of_a_forward_pass(name, attention, tokenize
     assert all(len(d.tokens) == 8 or d.ended for _, d in draws)
     for prompt, d in draws:
         assert d.log_probs is not None and len(d.log_probs) == len(d.tokens) + d.ended
-        assert list(d.log_probs) == pytest.approx(scored(attention, prompt, d, tokenizer.eos_token_id, 0.8), abs=1e-4)
+        assert list(d.log_probs) == pytest.approx(scored(attention, prompt, d, 0.8), abs=1e-4)
     silent = engine.generate(prompts[:1], Sampling(4, 0.8), seed=3)
     assert silent[0][0].log_probs is None
 
