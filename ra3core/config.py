@@ -187,7 +187,9 @@ class MStepConfig(Section):
     """Next-token prediction on (annotated) demonstrations; NTP baselines use the very same section."""
 
     epochs: Positive = 2
-    token_budget: Positive | None = None  # train on this many tokens (padding excluded) instead of `epochs`
+    token_budget: Positive | None = (
+        None  # train on this many tokens (no padding) instead of `epochs`; a run fills it in
+    )
     batch_size: Positive = 16
     learning_rate: float = Field(default=1e-3, gt=0)
     warmup_share: Share = 0.1
@@ -467,6 +469,15 @@ class RunConfig(Section):
             if fits and isinstance(section, dict):
                 filled[name] = {"precision": values["precision"], **section}
         return filled
+
+    @model_validator(mode="after")
+    def _every_arm_trains_as_long(self) -> Self:
+        if self.m_step.token_budget is not None:
+            raise ValueError(
+                "m_step.token_budget: a run fills it in, for the compute-matched controls alone; "
+                "expected m_step.epochs, which says how long the others train"
+            )
+        return self
 
     @model_validator(mode="after")
     def _what_is_kept_is_evaluated(self) -> Self:

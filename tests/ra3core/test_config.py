@@ -106,6 +106,7 @@ def test_the_last_override_wins_and_lora_can_be_filled_in() -> None:
         ("m_step.lora.ranks=1", r"unknown key m_step.lora.ranks; expected one of rank, alpha"),
         ("arms.during=[ntp]", r"arms.during: m_step.snapshots is 0, expected how many"),
         ("m_step.snapshots=4", r"m_step.snapshots: arms.during is empty, expected the arms"),
+        ("m_step.token_budget=9", r"m_step.token_budget: a run fills it in, .*; expected m_step.epochs"),
         ("arms.during=[brite]", r"arms: during: this run has no brite, expected some of"),
         ("rlvr.engine=http", r"rlvr.engine: http: a server's weights would have to follow every step"),
         ("rlvr.importance_cap=0.5", r"rlvr.importance_cap: input should be greater than or equal to 1"),
