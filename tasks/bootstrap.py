@@ -61,8 +61,9 @@ def annotate_shard(
     if done := session.made("bootstrap", StageFunction(MODULE, "bootstrap"), whole, inputs, label, seed):
         return done
     config = BootstrapShard(**whole.model_dump(), shard=shard, shards=shards)
-    function, label = StageFunction(MODULE, "annotate_shard"), f"{label}:shard_{shard}_of_{shards}"
-    return session.stage("annotate_shard", function, config, inputs, label=label, seed=seed, rank=rank)
+    function, part_of = StageFunction(MODULE, "annotate_shard"), ("bootstrap", label)
+    label = f"{label}:shard_{shard}_of_{shards}"
+    return session.stage("annotate_shard", function, config, inputs, label=label, seed=seed, rank=rank, part_of=part_of)
 
 
 def submit_bootstrap(

@@ -105,9 +105,10 @@ def evaluate_shard(
     inputs = {"model": model, "tasks": tasks}
     if done := session.made("evaluate", StageFunction(MODULE, "evaluate"), config, inputs, label, seed):
         return done
-    function, label = StageFunction(MODULE, "evaluate_shard"), f"{label}:shard_{shard}_of_{shards}"
     part = BenchmarkShard(**config.model_dump(), shard=shard, shards=shards)
-    return session.stage("evaluate_shard", function, part, inputs, label=label, seed=seed, rank=rank)
+    function, part_of = StageFunction(MODULE, "evaluate_shard"), ("evaluate", label)
+    label = f"{label}:shard_{shard}_of_{shards}"
+    return session.stage("evaluate_shard", function, part, inputs, label=label, seed=seed, rank=rank, part_of=part_of)
 
 
 def submit_evaluate(

@@ -216,6 +216,7 @@ class Session:
         seed: int,
         rank: int = 0,
         shards: Sequence[Artifact] = (),
+        part_of: tuple[str, str] | None = None,
     ) -> State[Artifact]:
         """The artifact of a stage, as a Prefect state: "Cached" when it was in the store, "Completed" when built now.
 
@@ -225,6 +226,7 @@ class Session:
         kind: what the store files it under; arms with equal inputs share an artifact. label: stage or arm, as the
         report and the trackers name it. seed: reaches the stage. rank: lower ones get a free slot first.
         shards: finished parts of its work; the artifact is the same as without them.
+        part_of: of a shard, kind and label of the stage whose work it is a part of: it is refreshed with that.
         """
         from tasks.tracking import read_link, write_link
 
@@ -233,7 +235,7 @@ class Session:
         child: StageRun | None = None
         # Arms with equal inputs wait for each other here, holding no slot, and find the artifact with its link.
         with self.machine.alone(key), ExitStack() as stack:
-            refresh = key not in self.machine.refreshed and self._refreshes(kind, label, seed)
+            refresh = key not in self.machine.refreshed and self._refreshes(*(part_of or (kind, label)), seed)
             artifact = None if refresh else self.store.find(kind, key)
             if artifact is None:
                 stack.enter_context(self.machine.slots.take(rank))

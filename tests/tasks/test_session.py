@@ -96,6 +96,36 @@ def test_a_slot_waits_for_what_follows_a_stage_of_lower_rank_only() -> None:
     assert seconds(3) > 0.4
 
 
+@pytest.mark.parametrize("refresh", ["bootstrap", "bootstrap_1", "bootstrap_1/0"])
+def test_a_shard_is_refreshed_with_the_stage_that_it_is_a_part_of(tmp_path: Path, refresh: str) -> None:
+    ran: list[int] = []
+
+    def build(label: str, *names: str) -> str | None:
+        tracking, display = Tracking(tmp_path), Display(io.StringIO())
+        tracking.start("demo", {}, {}, "")
+        with display, Session(RunConfig(), RuntimeConfig(root=tmp_path), tracking, display, names) as session:
+            session.machine.runner.run = lambda *_: ran.append(1) or {}  # type: ignore[method-assign]
+            states = [
+                session.stage(
+                    "annotate_shard",
+                    StageFunction("example_stages", "report"),
+                    ExampleConfig(),
+                    {},
+                    label=f"{label}:shard_1_of_2",
+                    seed=0,
+                    part_of=("bootstrap", label),
+                )
+                for _ in range(2)
+            ]
+        tracking.fail("stop")
+        assert states[1].name == "Cached"  # once a run
+        return states[0].name
+
+    assert build("bootstrap_1") == "Completed"
+    assert build("bootstrap_1") == build("bootstrap_2", "bootstrap_1") == "Cached"
+    assert build("bootstrap_1", refresh) == "Completed" and len(ran) == 2
+
+
 def test_arms_with_equal_inputs_share_one_artifact_and_both_name_the_run_that_made_it(
     tmp_path: Path, monkeypatch
 ) -> None:

@@ -56,6 +56,7 @@ class Recorded:
         seed: int,
         rank: int = 0,
         shards: Sequence[Artifact] = (),
+        part_of: tuple[str, str] | None = None,
     ) -> Any:
         from prefect.states import Completed
 
@@ -64,7 +65,7 @@ class Recorded:
         sources = {role: artifact.stage for role, artifact in inputs.items()}
         sources |= {f"shard_{number}": shard.stage for number, shard in enumerate(shards, 1)}
         found = SimpleNamespace(
-            kind=kind, function=function.__name__, config=config, inputs=sources, seed=seed, rank=rank
+            kind=kind, function=function.__name__, config=config, inputs=sources, seed=seed, rank=rank, part_of=part_of
         )
         self.asked[label] = found
         return Completed(data=made(label))
@@ -121,7 +122,7 @@ def test_shards_are_mapped_and_merged_in_order(in_flow: Callable[[Callable[[], A
     for number in (1, 2, 3):
         shard = session.asked[f"b:shard_{number}_of_3"]
         assert (shard.kind, shard.function, shard.inputs) == ("annotate_shard", "annotate_shard", BOOTSTRAP)
-        assert (shard.seed, shard.rank) == (7, 2)
+        assert (shard.seed, shard.rank, shard.part_of) == (7, 2, ("bootstrap", "b"))
         assert shard.config == BootstrapShard(**settings.model_dump(), shard=number, shards=3)
     merged = session.asked["b"]
     assert (merged.kind, merged.function) == ("bootstrap", "bootstrap")
@@ -165,7 +166,7 @@ def test_evaluation(in_flow: Callable[[Callable[[], Any]], Any]) -> None:
     asked = evaluated(2).asked
     assert asked.keys() == {"e", "e:shard_1_of_2", "e:shard_2_of_2"}
     shard, merged = asked["e:shard_2_of_2"], asked["e"]
-    assert (shard.kind, shard.function) == ("evaluate_shard", "evaluate_shard")
+    assert (shard.kind, shard.function, shard.part_of) == ("evaluate_shard", "evaluate_shard", ("evaluate", "e"))
     assert shard.config.model_dump() == config.model_dump() | {"shard": 2, "shards": 2}
     assert (merged.kind, merged.function, merged.config) == ("evaluate", "evaluate", config)
     assert merged.inputs == plain.inputs | {"shard_1": "e:shard_1_of_2", "shard_2": "e:shard_2_of_2"}
