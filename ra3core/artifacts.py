@@ -40,7 +40,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ra3core.errors import UserError
-from ra3core.fingerprint import code_digest
+from ra3core.fingerprint import changed, code_digest
 from ra3core.stage import ABOUT, METRICS_FILE, Context, Metrics, StageLog
 
 __all__ = ["MANIFEST", "Artifact", "Manifest", "Store", "code_digest", "content_digest", "load_artifact"]
@@ -226,7 +226,7 @@ class Store:
         refresh: build it even if it is there; the old one stays until the new one is whole.
         parts: finished shards of its own work (ra3core/shards.py), further inputs that do not decide the result.
         Whatever the stage raises is raised here and leaves no artifact; its checkpoints stay for the next attempt.
-        Raises UserError when the disk is full.
+        Raises UserError when the disk is full, and when sources were changed since the key was made.
         """
         key = self.key(name, function, config, inputs, seed)
         path = self._path(name, key)
@@ -238,12 +238,14 @@ class Store:
                 if not refresh and (artifact := _load_or_remove(path, key)) is not None:
                     shutil.rmtree(work, ignore_errors=True)  # left by a process killed right after its rename
                     return artifact, True
+                _require_unchanged(name, function)
                 started = _prepare(work)
                 log = StageLog(work / "out" / METRICS_FILE, sink or (lambda event: None))
                 folders = {role: artifact.path for role, artifact in {**inputs, **(parts or {})}.items()}
                 context = Context(folders, work / "out", work / "scratch", seed, log=log)
                 try:
                     metrics = execute(function, config, context) if execute else function(config, context)
+                    _require_unchanged(name, function, context.scratch)
                     files = _entries(context.out)
                     manifest = Manifest(
                         stage=name,
@@ -294,6 +296,15 @@ class Store:
         """Held by whoever builds or removes this artifact; the system releases it when the holder dies."""
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path.with_name(f".{path.name}.lock"))
+
+
+def _require_unchanged(name: str, function: Stage, scratch: Path | None = None) -> None:
+    """Raises UserError when the code is another than that of the key, for modules are read when they are first needed;
+    `scratch` is removed then: its checkpoints are of code that no key knows."""
+    if changed(function):
+        if scratch is not None:
+            shutil.rmtree(scratch)
+        raise UserError(f"stage {name}: its sources were changed while the run went on; start the run again")
 
 
 def _load_if_any(path: Path, key: str) -> Artifact | None:

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 PACKAGE = Path(__file__).resolve().parent
 PLUMBING = frozenset(
@@ -34,6 +34,9 @@ PLUMBING = frozenset(
     )
 )
 
+_Scanned: TypeAlias = tuple[str, frozenset[Path]]
+"""The digest of one module's code, and the files of the package that it names."""
+
 _parsing = threading.Lock()  # CPython 3.11's parser fails now and then when two threads build syntax trees
 
 
@@ -43,6 +46,20 @@ def code_digest(function: Callable[..., Any]) -> str:
 
     Of a callable that only stands for a function of the module named in its `__module__`, that module is not imported.
     """
+    return source_digest(_file(function), PACKAGE)
+
+
+def changed(function: Callable[..., Any]) -> bool:
+    """Whether the code is another by now than `code_digest` read: part of what runs may be that. Files that were not
+    touched are not read again."""
+    try:
+        return source_digest(_file(function), PACKAGE, _read) != code_digest(function)
+    except (OSError, SyntaxError, ValueError):  # gone, or half written
+        return True
+
+
+def _file(function: Callable[..., Any]) -> Path:
+    """Where a stage function's module lies."""
     if inspect.isfunction(function):
         file = inspect.getsourcefile(function)
     else:
@@ -50,23 +67,24 @@ def code_digest(function: Callable[..., Any]) -> str:
         file = spec.origin if spec else None
     if file is None:
         raise ValueError(f"{function!r} has no source file: a stage is a function of a module")
-    return source_digest(Path(file).resolve(), PACKAGE)
+    return Path(file).resolve()
 
 
-def source_digest(file: Path, package: Path) -> str:
+def source_digest(file: Path, package: Path, scan: Callable[[Path, Path], _Scanned] | None = None) -> str:
     """sha256 over a module's source and that of all modules of `package` (a folder) that it imports; hexadecimal.
 
     Found are import statements, also inside functions, and strings that name a module of the package ("ra3core.a.b",
     as in `python -m`) or a Python file beside the module ("child.py"): that is how helpers of child processes are
-    named. A name put together at run time is not found.
+    named. A name put together at run time is not found. scan: reads a module; each once a process by default.
     """
+    scan = scan or _scan
     seen: dict[Path, str] = {}
     waiting = [file]
     while waiting:
         module = waiting.pop()
         if module in seen or (module.is_relative_to(package) and module.relative_to(package).as_posix() in PLUMBING):
             continue
-        seen[module], imported = _scan(module, package)
+        seen[module], imported = scan(module, package)
         waiting.extend(imported)
     names = {  # independent of where the package lies
         module.relative_to(package).as_posix() if module.is_relative_to(package) else module.name: digest
@@ -76,8 +94,20 @@ def source_digest(file: Path, package: Path) -> str:
 
 
 @cache
-def _scan(file: Path, package: Path) -> tuple[str, frozenset[Path]]:
-    """The digest of one module's code, and the files of the package that it names."""
+def _scan(file: Path, package: Path) -> _Scanned:
+    """One module, as it was when first asked for."""
+    return _read(file, package)
+
+
+def _read(file: Path, package: Path) -> _Scanned:
+    """One module, as it is now."""
+    status = file.stat()
+    return _parsed(file, package, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _parsed(file: Path, package: Path, written: int, size: int) -> _Scanned:
+    """A module of this time of writing and size."""
     with _parsing:
         tree = ast.parse(file.read_bytes(), str(file))
     for node in ast.walk(tree):

@@ -1,6 +1,7 @@
 """The artifact store: keys, verified hits, interrupted and simultaneous builds, errors."""
 
 import errno
+import importlib
 import json
 import logging
 import multiprocessing
@@ -277,6 +278,35 @@ def test_execute_calls_the_stage_and_the_sink_hears_of_it(tmp_path: Path) -> Non
     artifact, _ = Store(tmp_path).build("count", count, CountConfig(to=2), {}, execute=execute, sink=events.append)
     assert artifact.metrics["by"] == "execute"
     assert [(event["step"], event["values"]) for event in events] == [(1, {"total": 1.0}), (2, {"total": 3.0})]
+
+
+def test_a_result_of_other_code_than_the_key_says_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, text = tmp_path / "edited_stage.py", "def stage(config, context):\n    return {}\n"
+    module.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    stage = importlib.import_module("edited_stage").stage
+    store, edits = Store(tmp_path / "store"), [text + "# a comment\n", text + "LATE = 1\n"]
+    ran: list[str] = []
+
+    def execute(function, config: Section, context: Context) -> Metrics:
+        ran.append(edits[0])
+        (context.scratch / "checkpoint").touch()
+        module.write_text(edits.pop(0))
+        return function(config, context)
+
+    def build(seed: int) -> Artifact:
+        return store.build("edited", stage, Section(), {}, seed, execute=execute)[0]
+
+    kept = build(0)  # comments are no code
+    for _ in range(2):  # while it ran, and before it runs
+        with pytest.raises(UserError, match=r"^stage edited: its sources were changed while the run .*again$"):
+            build(1)
+        assert len(ran) == 2 and store.artifacts() == [kept]
+        assert [path.name for path in kept.path.parent.iterdir() if path.is_dir()] == [kept.path.name]
+    assert build(0) == kept
+    module.write_text("def stage(")
+    with pytest.raises(UserError, match="sources were changed"):
+        build(1)
 
 
 def test_an_external_folder_has_the_digest_of_its_content(tmp_path: Path) -> None:
