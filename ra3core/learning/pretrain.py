@@ -7,7 +7,8 @@ Warm-up, constant rate, then a cosine decay over the second half. The docstring 
 so it carries no loss: with it, the look-up did not form.
 
 `base.checkpoint` names a kept result of this very stage (`{seed}` in it stands for the run's seed; docs/base.md has the
-command that reproduces it). It is used only while configuration, seed and corpus are the ones that made it.
+command that reproduces it). It is used only while configuration, seed and corpus are the ones that made it. The code
+that made it may be another: a change of this module does not renew what is kept.
 
 Alone: `pretrain(BaseConfig(), Context(inputs={"corpus": folder}, out=..., scratch=...))`.
 """
@@ -26,6 +27,7 @@ import transformers
 from torch import nn
 from transformers import AutoModelForCausalLM, Lfm2Config, PreTrainedModel, PreTrainedTokenizerBase
 
+from ra3core.artifacts import MANIFEST
 from ra3core.config import BaseConfig
 from ra3core.corpora.demonstrations import read_rows
 from ra3core.errors import UserError
@@ -222,9 +224,16 @@ def _recipe_digest(folder: Path) -> str | None:
 
 
 def _copy(folder: Path, context: Context, write: bool) -> Metrics:
-    """The kept result as this stage's own; its metrics say what the training cost when it was run."""
-    context.log.message(f"base: {folder} was made by this very recipe and is used")
+    """The kept result as this stage's own; its metrics say what the training cost when it was run, that it was not run
+    now, and, where the artifact's manifest was kept too, by which code it was made."""
+    manifest = folder / MANIFEST
+    code = {"kept_code": json.loads(manifest.read_text())["code"]} if manifest.is_file() else {}
+    by = f"code {code['kept_code'][:12]}" if code else "code that is not on record"
+    context.log.message(
+        f"base: not trained, the kept weights of {folder} are used: of this very recipe, made by {by}, "
+        "which may not be the present one"
+    )
     if write:
         shutil.copytree(folder / "model", context.out / "model", dirs_exist_ok=True)
         shutil.copy(folder / RECIPE, context.out / RECIPE)
-    return {**json.loads((folder / RECIPE).read_text())["metrics"], "kept": True}
+    return {**json.loads((folder / RECIPE).read_text())["metrics"], "kept": True, **code}

@@ -94,8 +94,21 @@ def test_a_kept_model_is_used_only_while_the_recipe_is_its_own(corpus: Path, tmp
     made = run(tmp_path / "made", corpus)
     kept = tmp_path / "kept"
     shutil.copytree(tmp_path / "made" / "out", kept)
-    again = run(tmp_path / "again", corpus, TINY.model_copy(update={"checkpoint": str(kept)}))
+    said: list[str] = []
+
+    def hear(event: dict) -> None:
+        said.extend([event["text"]] if event["event"] == "message" else [])
+
+    again = run(tmp_path / "again", corpus, TINY.model_copy(update={"checkpoint": str(kept)}), sink=hear)
     assert again == {**made, "kept": True}
+    (kept / "manifest.json").write_text('{"code": "0123456789abcdef"}')
+    noted = run(tmp_path / "noted", corpus, TINY.model_copy(update={"checkpoint": str(kept)}), sink=hear)
+    assert noted == {**made, "kept": True, "kept_code": "0123456789abcdef"}
+    assert {path.name for path in (tmp_path / "noted/out").iterdir()} == {"model", "recipe.json"}
+    assert [one.partition("recipe, ")[2].partition(",")[0] for one in said] == [
+        "made by code that is not on record",
+        "made by code 0123456789ab",
+    ]
     assert load_file(tmp_path / "again/out/model/model.safetensors").keys()
     changed = TINY.model_copy(update={"checkpoint": str(kept), "learning_rate": 1e-3})
     assert run(tmp_path / "changed", corpus, changed)["kept"] is False
