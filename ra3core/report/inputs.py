@@ -166,27 +166,30 @@ class Run:
 
     def curve(self, stage: str, column: str) -> Curve | None:
         """A column of the step-wise metrics over all seeds, at the steps that every seed logged."""
-        series = [{row["step"]: row[column] for row in run.rows if column in row} for run in self._of(stage)]
-        series = [points for points in series if points]
-        if not series:
-            return None
-        steps = sorted(set.intersection(*(set(points) for points in series)))
-        if not steps:
-            return None
-        return Curve(np.array(steps), np.array([[points[step] for step in steps] for points in series]))
+        return _together(list(self._logged(stage, column).values()))
 
     def rounds_curve(self, kind: str, column: str) -> Curve | None:
-        """The curves of all rounds of a stage kind ("e_step"), one after the other."""
-        curves = [self.curve(f"{kind}_{r}", column) for r in range(1, self.rounds + 1)]
-        found = [curve for curve in curves if curve is not None]
-        if not found or len({len(curve.values) for curve in found}) > 1:
-            return found[0] if found else None
-        steps, starts, offset = [], [], 0
-        for curve in found:
+        """The curves of a stage kind's rounds ("e_step"), one after the other, over the seeds that have all of them.
+
+        Rounds are the first to the last that any seed came to; none where no seed has the first.
+        """
+        rounds: list[dict[int, dict[int, float]]] = []
+        for r in range(1, self.rounds + 1):
+            this = self._logged(f"{kind}_{r}", column)
+            seeds = this.keys() & rounds[-1].keys() if rounds else this.keys()
+            if not seeds:
+                break
+            rounds.append({seed: this[seed] for seed in sorted(seeds)})
+        steps, values, starts, offset = [], [], [], 0
+        for one in rounds:
+            curve = _together([one[seed] for seed in rounds[-1]])
+            if curve is None:
+                return None
             starts.append(offset)
+            values.append(curve.values)
             steps.append(curve.steps + offset)
             offset = int(steps[-1][-1]) + 1
-        return Curve(np.concatenate(steps), np.concatenate([c.values for c in found], axis=1), tuple(starts[1:]))
+        return Curve(np.concatenate(steps), np.concatenate(values, axis=1), tuple(starts[1:])) if rounds else None
 
     @cached_property
     def evaluations(self) -> Evaluations:
@@ -217,9 +220,11 @@ class Run:
         """Whether an arm was decoded in more than one way."""
         return any(len(one.counts) > 1 for one in self.evaluations.get(arm, {}).values())
 
-    def _of(self, stage: str) -> Sequence[StageRun]:
+    def _logged(self, stage: str, column: str) -> dict[int, dict[int, float]]:
+        """Seed -> step -> value of a column of the step-wise metrics, of the seeds that have it."""
         runs = self.stages.get(stage, {})
-        return [runs[seed] for seed in sorted(runs)]
+        found = {s: {row["step"]: row[column] for row in runs[s].rows if column in row} for s in sorted(runs)}
+        return {seed: points for seed, points in found.items() if points}
 
 
 def load(inputs: Mapping[str, Path]) -> Run:
@@ -248,6 +253,12 @@ def load(inputs: Mapping[str, Path]) -> Run:
         stages.setdefault(point, {}).setdefault(stage, {})[seed] = one
     points = {c: Run(found, data) for c, found in stages.items() if c is not None}
     return Run(stages[None], data, dict(sorted(points.items())))
+
+
+def _together(series: Sequence[Mapping[int, float]]) -> Curve | None:
+    """Step -> value of every seed as a curve, at the steps that all have; None where there are none."""
+    steps = sorted(set.intersection(*map(set, series))) if series else []
+    return Curve(np.array(steps), np.array([[points[s] for s in steps] for points in series])) if steps else None
 
 
 def _moving_average(values: np.ndarray, half: int) -> np.ndarray:

@@ -27,6 +27,11 @@ def course(run: Run, average: Average, arm: str) -> list[Reached]:
     return [Reached(0.0, start), *found] if found and start else found
 
 
+def tokens_before(run: Run, arm: str) -> float:
+    """Tokens that an arm's M-steps before the last trained on (mean over seeds)."""
+    return sum(mean(run, stage, "train_tokens") or 0.0 for stage in _m_steps(run, arm)[:-1])
+
+
 def _models(run: Run, arm: str) -> Iterator[tuple[float, str]]:
     """Tokens trained on before, and the contender's name, of every model of an arm's M-steps."""
     before = 0.0

@@ -4,6 +4,7 @@ mid-training) and 5 (RLVR), with what else tells whether a stage went well."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 
 import numpy as np
 
@@ -12,13 +13,13 @@ from ra3core.report.blocks import Block, Heading, Paragraph
 from ra3core.report.claims import Evidence
 from ra3core.report.figures import Line, Panel
 from ra3core.report.inputs import Curve, Run
-from ra3core.report.mid_training import course
+from ra3core.report.mid_training import course, tokens_before
 from ra3core.report.paper_figures import Path
 from ra3core.report.pictures import picture, score_point
 from ra3core.report.rl import RATE, Courses, timed
 from ra3core.report.scores import Average
 from ra3core.report.style import AFTER_RLVR, BY_NAME, MID_TRAINING
-from ra3core.report.verdicts import LABELS, enumerate_in_words, interval, signed, verdict
+from ra3core.report.verdicts import LABELS, enumerate_in_words, interval, seeds_in_words, signed, verdict
 from ra3core.statistics import over_seeds
 
 TENTH = 10
@@ -53,14 +54,24 @@ def _e_step(run: Run) -> list[Block]:
         return _panel([("ra3", run.rounds_curve("e_step", column))], title, y, "E-step iteration", **options)
 
     blocks: list[Block] = []
-    seeds = len(run.stages.get("e_step_1", {}))
-    new_round = " Dotted vertical lines: a new round starts." if run.rounds > 1 else ""
     reward = _some(
         panel("reward", "E-step reward", "nats per decision", smooth=True, each_seed=True),
         panel("gain", "Gain over no rationale", "nats per rationale", smooth=True, each_seed=True),
     )
+    health = _some(
+        panel("think_rate", "Think rate", "lines with a rationale", smooth=True, percent=True, from_zero=True),
+        panel("rationale_tokens", "Rationale length", "tokens", smooth=True, from_zero=True),
+        panel("segment_lines", "Segment length", "lines per rationale", smooth=True, from_zero=True),
+        panel("entropy", "Entropy", "nats per token", smooth=True, from_zero=True),
+    )
+    shown = [line.curve for panel in (*reward, *health) for line in panel.lines]
+    seeds = min((len(curve.values) for curve in shown), default=0)
+    rounds = [one for curve in shown for one in curve.rounds()]
+    new_round = " Dotted vertical lines: a new round starts." if any(curve.starts for curve in shown) else ""
+    trained = {seed for r in range(1, run.rounds + 1) for seed in run.stages.get(f"e_step_{r}", {})}
+    if seeds < len(trained):
+        new_round += f" Curves of the seeds alone that have all these rounds, {seeds} of {len(trained)}."
     if reward:
-        rounds = [one for panel in reward for line in panel.lines for one in line.curve.rounds()]
         smoothed = ", smoothed by a centred moving average" if any(len(one.steps) >= 40 for one in rounds) else ""
         each = f" Every seed and their mean{smoothed}, without bands." if seeds > 1 else ""
         blocks.append(
@@ -76,12 +87,6 @@ def _e_step(run: Run) -> list[Block]:
                 seeds,
             )
         )
-    health = _some(
-        panel("think_rate", "Think rate", "lines with a rationale", smooth=True, percent=True, from_zero=True),
-        panel("rationale_tokens", "Rationale length", "tokens", smooth=True, from_zero=True),
-        panel("segment_lines", "Segment length", "lines per rationale", smooth=True, from_zero=True),
-        panel("entropy", "Entropy", "nats per token", smooth=True, from_zero=True),
-    )
     if health:
         blocks.append(
             picture(
@@ -106,15 +111,19 @@ def rise(run: Run, column: str, name: str) -> str:
     rises = (curve.values[:, -part:].mean(axis=1) - curve.values[:, :part].mean(axis=1)).tolist()
     found = over_seeds(rises)
     said = LABELS[verdict(found.low, found.high)]
+    over = "" if isnan(found.low) else f"; {seeds_in_words(len(rises))}"
     return (
         f"**{said}: {name} rises**, from the first tenth of the first round to its last, "
-        f"{signed(found.value, 2)} nats ({interval(found.low, found.high, 2, len(rises))})."
+        f"{signed(found.value, 2)} nats ({interval(found.low, found.high, 2, len(rises))}{over})."
     )
 
 
 def _m_step(run: Run, evidence: Sequence[Evidence]) -> list[Block]:
+    before = {arm: tokens_before(run, arm) for arm in run.trained}
+    last = " Of an arm with rounds the last, after the tokens of those before it." if any(before.values()) else ""
+
     def panel(column: str, title: str, y: str) -> Panel | None:
-        found = [(arm, _against_tokens(run, run.stage_of(arm), column)) for arm in run.trained]
+        found = [(arm, _against_tokens(run, run.stage_of(arm), column, before[arm])) for arm in run.trained]
         return _panel(found, title, y, "training tokens (millions)", log=True)
 
     panels = _some(
@@ -131,7 +140,7 @@ def _m_step(run: Run, evidence: Sequence[Evidence]) -> list[Block]:
             "**The paper's figure 3.** Cross-entropy of the M-step (log scale), on demonstrations held out from its "
             "training. Left: per token over **all tokens**, rationales included, prompt excluded. Middle: per **code "
             f"token** only; RA3 reads the rationales that bootstrap wrote, {_chosen(run)}. Right: the **whole "
-            "demonstration**, where a rationale has to pay for itself. "
+            f"demonstration**, where a rationale has to pay for itself.{last} "
             f"{_verdicts(evidence, 'cross_entropy')}",
             "Held-out cross-entropy of RA3 and its controls over training tokens",
             len(run.seeds),
@@ -231,8 +240,10 @@ def _verdicts(evidence: Sequence[Evidence], claim: str) -> str:
     return f"**{'; '.join(parts)}.**" if parts else ""
 
 
-def _against_tokens(run: Run, stage: str, column: str) -> Curve | None:
+def _against_tokens(run: Run, stage: str, column: str, before: float = 0.0) -> Curve | None:
     """A curve over millions of training tokens in place of steps; None where the stage logs none.
+
+    before: tokens that the arm was trained on ahead of the stage.
 
     Seeds have trainings of different lengths: values are taken at the same shares of each (on a straight line between
     two measurements), and drawn at the mean number of tokens.
@@ -248,7 +259,8 @@ def _against_tokens(run: Run, stage: str, column: str) -> Curve | None:
     shares = first / first[-1]
     length = np.mean([tokens[-1] for tokens, _ in found]) / 1e6
     return Curve(
-        shares * length, np.array([np.interp(shares, tokens / tokens[-1], values) for tokens, values in found])
+        before / 1e6 + shares * length,
+        np.array([np.interp(shares, tokens / tokens[-1], values) for tokens, values in found]),
     )
 
 

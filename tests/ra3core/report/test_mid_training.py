@@ -10,7 +10,7 @@ import pytest
 
 from ra3core.config import ReportConfig
 from ra3core.report.inputs import load
-from ra3core.report.mid_training import course
+from ra3core.report.mid_training import course, tokens_before
 from ra3core.report.report import report
 from ra3core.report.scores import Average, Contender
 from ra3core.report.stages import stage_title
@@ -47,6 +47,7 @@ def test_every_model_stands_at_the_tokens_behind_it(watched: Inputs) -> None:
     assert [one.tokens for one in found] == [0, 475_005, 950_000, 1_425_005, 1_900_000]
     assert [one.score for one in found] == [base, ntp, no_rl, no_rl, ra3]
     assert len(course(run, average, "ntp_compute")) == 2
+    assert (tokens_before(run, "ra3"), tokens_before(run, "ntp")) == (950_000, 0)
     assert course(run, average, "brite") == []
 
 
@@ -54,6 +55,7 @@ def test_the_report_says_of_whom_the_course_is_known(watched: Inputs, tmp_path: 
     out = tmp_path / "out"
     metrics = report(ReportConfig(resamples=50), Context(inputs=watched, out=out, scratch=tmp_path))
     text = (out / "report.md").read_text()
+    assert "Of an arm with rounds the last, after the tokens of those before it." in text  # figure 3
     assert "Models on the way: NTP, RA3. Of the other arms only models before and after" in text
     assert not any("_at_" in arm for arm in metrics["results"])
     numbers = json.loads((out / "numbers.json").read_text())["mid_training"]

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from ra3core.report import costs, tables
-from ra3core.report.blocks import Table, match_rationales
+from ra3core.report.blocks import Picture, Table, match_rationales
 from ra3core.report.inputs import Curve, load
 from ra3core.report.page import highlight
-from ra3core.report.scores import Contender, Scores
+from ra3core.report.scores import Average, Contender, Scores
+from ra3core.report.training import training
 
 Inputs = dict[str, Path]
 
@@ -121,6 +122,22 @@ def test_two_rounds(artifacts: Callable[..., Inputs]) -> None:
     assert curve.values.shape == (2, 200) and curve.starts == (100,)
     assert (np.diff(curve.steps) > 0).all()
     assert [len(one.steps) for one in curve.rounds()] == [100, 100]
+
+
+def test_rounds_are_those_of_the_seeds_that_have_all(artifacts: Callable[..., Inputs]) -> None:
+    inputs = artifacts(seeds=(0, 1, 2), rounds=2, tasks=5)
+    del inputs["e_step_2/1"]
+    curve = load(inputs).rounds_curve("e_step", "reward")
+    assert curve is not None and curve.values.shape == (2, 200) and curve.starts == (100,)
+    caption = next(b.caption for b in training(load(inputs), Average({}, 50), [], {}, ()) if isinstance(b, Picture))
+    assert "Curves of the seeds alone that have all these rounds, 2 of 3. 2 seeds." in caption
+    assert "; 3 seeds)." in caption  # the rise, of the first round
+    del inputs["e_step_2/0"], inputs["e_step_2/2"]
+    curve = load(inputs).rounds_curve("e_step", "reward")
+    assert curve is not None and curve.values.shape == (3, 100) and not curve.starts
+    for seed in (0, 1, 2):
+        inputs[f"e_step_2/{seed}"] = inputs.pop(f"e_step_1/{seed}")
+    assert load(inputs).rounds_curve("e_step", "reward") is None  # the second round is not drawn as the first
 
 
 def test_smoothing_does_not_cross_rounds() -> None:

@@ -24,6 +24,12 @@ def test_one_seed_is_drawn_as_it_was_logged():
     assert curve.values.tolist() == [[2.0, 1.0, 0.5]]
 
 
+def test_a_last_round_begins_behind_the_tokens_of_those_before():
+    curve = _against_tokens(_run([(0, 0, 2.0), (5, 1_000_000, 1.0)]), "ntp", "held_out", before=2_000_000)
+    assert curve is not None
+    assert curve.steps.tolist() == pytest.approx([2, 3])
+
+
 def test_seeds_of_different_lengths_keep_all_their_points():
     short = [(0, 0, 2.0), (5, 1_000_000, 1.0), (10, 2_000_000, 0.5)]
     long = [(0, 0, 4.0), (11, 2_000_000, 3.0), (22, 4_000_000, 1.5)]
