@@ -10,6 +10,7 @@ base models, NTP) are built once: their keys are equal. Killed, the same command
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -40,10 +41,13 @@ from ra3core.config import EMBEDDED, RunConfig, RuntimeConfig, load
 from ra3core.errors import UserError
 from ra3core.grid import read_grid
 from ra3core.report.grid import write_page
+from ra3core.report.numbers import plain
 from ra3core.stage import Metrics
 from tasks.evaluate import asked
 from tasks.report import report
 from tasks.session import Session
+
+POINTS = "points.json"
 
 GridFile = Annotated[str, Field(description="The YAML file of a grid, such as configs/sweeps/e_step_rl.yaml.")]
 
@@ -102,20 +106,37 @@ def grid_sweep(
     configs = {f"{axis} {value}".strip(): config for (axis, value), config in points.items()}
     with _points(configs, runtime, refresh, rl=rl) as (session, shown, reported):
         rows = [
-            {"axis": axis, "value": value, "settings": config.model_dump(mode="json"), **metrics}
+            {"axis": axis, "value": value, "settings": _as_json(config), **metrics}
             for ((axis, value), config), metrics in zip(points.items(), reported.values(), strict=True)
         ]
-        file = runtime.root / "reports" / f"sweep-{Path(grid).stem}" / "points.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(rows, indent=1) + "\n")
-        write_page(Path(grid).stem, rows, file.parent)
+        folder = runtime.root / "reports" / f"sweep-{Path(grid).stem}"
+        _write(Path(grid).stem, rows, folder)
         session.tracking.finish({})
         table = [
             {"point": name, **{arm: interval(modes["free"]) for arm, modes in metrics["results"].items()}}
             for name, metrics in reported.items()
         ]
         shown.table(table, "sweep", "pass@1 in percent, decoded freely")
-    return file
+    return folder / POINTS
+
+
+def _as_json(config: RunConfig) -> dict[str, Any]:
+    """All settings; an infinite one, which JSON has no number for, as the text that a configuration is read from."""
+    return json.loads(config.model_dump_json(), parse_constant=str)
+
+
+def _write(name: str, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """The points and their page, in place of an earlier sweep's as a whole, or not at all."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        (partial / POINTS).write_text(json.dumps(plain(rows), indent=1, allow_nan=False) + "\n")
+        write_page(name, rows, partial)
+        shutil.rmtree(folder, ignore_errors=True)  # with figures that the new page may not have
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager

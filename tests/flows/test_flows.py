@@ -137,6 +137,37 @@ def test_a_grid_is_swept_and_summed_up(checkout, first, run_flow, tmp_path) -> N
         run_flow(grid_sweep, *tuning, grid=str(tmp_path / "rl.yaml"))
 
 
+def test_what_a_grid_leaves_is_json_and_of_one_sweep(tmp_path, monkeypatch) -> None:
+    from flows import sweep
+    from ra3core.config import load, parse
+
+    def strict(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    config = load("smoke", ["e_step.think_penalty=.inf"])
+    settings = sweep._as_json(config)
+    assert parse(settings) == config
+    rows = [
+        {"axis": "centre", "value": "", "settings": settings, "results": {}, "differences": {}, "low": float("nan")}
+    ]
+    folder = tmp_path / "sweep-rl"
+    sweep._write("rl", rows, folder)
+    [found] = json.loads((folder / "points.json").read_text(), parse_constant=strict)
+    assert found["settings"]["e_step"]["think_penalty"] == "Infinity" and found["low"] is None
+    (folder / "effects.png").touch()  # of an earlier sweep that had a comparison
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    before = (folder / "points.json").read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(sweep, "write_page", broken)
+        sweep._write("rl", [{**rows[0], "value": "new"}], folder)
+    assert (folder / "points.json").read_bytes() == before and (folder / "effects.png").exists()
+    sweep._write("rl", rows, folder)
+    assert {file.name for file in tmp_path.rglob("*")} == {"sweep-rl", "points.json", "sweep.html", "sweep.md"}
+
+
 def test_tuned_rates_reach_the_arms_and_the_trials_are_runs_of_their_own(checkout, first, run_pipeline) -> None:
     """With fakes every trial is as good as the other, so the smaller rate is chosen."""
     tuning = ("tuning.seeds=[9]", "tuning.m_step_learning_rates=[0.02, 0.01]", "tuning.tasks=1")
