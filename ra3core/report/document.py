@@ -45,7 +45,7 @@ def compose(config: ReportConfig, material: Material) -> Document:
         *results(run, material.scores, average, material.benchmarks),
         *training(run, average, material.evidence, material.courses, tuple(config.pass_rates)),
         *think_penalty(config, run),
-        *distilled(run, average, material.main),
+        *distilled(run, average),
         *analysed(run),
         *examples(config, run),
         *_cost(run),

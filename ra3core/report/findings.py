@@ -12,7 +12,7 @@ from typing import Any
 
 from ra3core.report.blocks import Statement
 from ra3core.report.inputs import Run
-from ra3core.report.scores import Contender, Difference, Scores
+from ra3core.report.scores import Average, Contender, Difference, Scores
 from ra3core.report.style import ARMS, BY_NAME, MID_TRAINING
 from ra3core.report.verdicts import (
     NBSP,
@@ -163,8 +163,8 @@ class Finding:
     statement: Statement
 
 
-def findings(scores: Scores, comparisons: Sequence[Comparison]) -> list[Finding]:
-    """The comparisons for which both arms were evaluated."""
+def findings(scores: Scores | Average, comparisons: Sequence[Comparison]) -> list[Finding]:
+    """The comparisons for which both arms were evaluated; of an average, on every benchmark."""
     found = []
     for comparison in comparisons:
         difference = scores.difference(comparison.first, comparison.second)

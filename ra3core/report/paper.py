@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ra3core.config import ReportConfig
+from ra3core.config import EMBEDDED, ReportConfig
 from ra3core.errors import UserError
 from ra3core.report import paper_figures
 from ra3core.report.blocks import Block, Cell, Example, Heading, Paragraph, Picture, Row, Table, match_rationales
 from ra3core.report.figures import Point
-from ra3core.report.findings import Finding
+from ra3core.report.findings import MAIN, findings
 from ra3core.report.inputs import PAPER_KS, TUNE, Run
 from ra3core.report.pictures import picture, score_point
 from ra3core.report.scores import Average, Contender
@@ -114,28 +114,36 @@ def think_penalty(config: ReportConfig, run: Run) -> list[Block]:
     ]
 
 
-def distilled(run: Run, average: Average, main: Sequence[Finding]) -> list[Block]:
+def distilled(run: Run, average: Average) -> list[Block]:
     """The paper's figure 7: comments of another author against RA3's own."""
-    if average.score(Contender("distilled")) is None or average.score(Contender("ra3")) is None:
+    found = findings(average, [one for one in MAIN if one.name == "ra3_distilled"])
+    if not found:
         return []
     arms = [BY_NAME[name] for name in ORIGINS if average.score(Contender(name)) is not None]
     groups: dict[str, dict[str, Point]] = {}
     for k in [k for k in average.ks if k in PAPER_KS or 5 not in average.ks]:
         scores = {arm.name: average.score(Contender(arm.name), k) for arm in arms}
         groups[f"pass@{k}"] = {name: score_point(score) for name, score in scores.items() if score is not None}
-    said = next((one.statement.text for one in main if one.comparison.name == "ra3_distilled"), "")
+    over = f", mean over the benchmarks ({' and '.join(average.suites)})" if len(average.suites) > 1 else ""
     return [
         Heading("Distilled comments", "distilled"),
         picture(
             "distilled",
             lambda: paper_figures.side_by_side(arms, groups, "mean over the benchmarks"),
             "**The paper's figure 7.** Next-token prediction on the demonstrations with comments of another author "
-            "(here the generator's own oracle: as good as comments of that kind can be) against RA3, with 95 % "
-            f"intervals. {said}",
+            f"({_author(run)}) against RA3{over}, with 95 % intervals. {found[0].statement.text}",
             "pass@k of NTP, distilled comments and RA3",
-            len(run.evaluations.get("distilled", run.seeds)),
+            found[0].difference.seeds,
         ),
     ]
+
+
+def _author(run: Run) -> str:
+    """Whose comments the arm distilled is trained on, which the corpus decides."""
+    sources = {one.manifest.config.get("source") for one in run.stages.get("demonstrations", {}).values()}
+    if sources == {EMBEDDED}:
+        return "here the generator's own oracle: as good as comments of that kind can be"
+    return "here those that the demonstrations came with"
 
 
 def missing(run: Run, blocks: Sequence[Block], notes: Sequence[str]) -> list[Block]:

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from ra3core.config import ReportConfig
+from ra3core.report.blocks import Picture
 from ra3core.report.inputs import load
-from ra3core.report.paper import NEEDED, gaps
+from ra3core.report.paper import NEEDED, distilled, gaps
 from ra3core.report.report import report
 from ra3core.report.scores import Average, Contender
 from ra3core.report.style import AFTER_RLVR, ARMS, MID_TRAINING
 from ra3core.report.sweep import effect
 from ra3core.report.tables import paper, tuning
+from ra3core.report.verdicts import points
 from ra3core.stage import Context
 
 Inputs = dict[str, Path]
@@ -128,16 +130,42 @@ def artifacts_of(run) -> Inputs:
     return {one.name: one.folder for seeds in run.stages.values() for one in seeds.values()}
 
 
+def add_benchmark(inputs: Inputs, arm: str, seed: int, passed: int) -> None:
+    """Benchmark x of two tasks, of whose four samples so many pass."""
+    other = inputs[f"evaluate_{arm}/{seed}"].parent / f"other-{seed}"
+    other.mkdir()
+    for file in inputs[f"evaluate_{arm}/{seed}"].iterdir():
+        other.joinpath(file.name).write_text(file.read_text())
+    results = {"benchmark": "x", "variant": "", "per_task": {"free": {"t": [4, passed], "u": [4, passed]}}}
+    (other / "results.json").write_text(json.dumps(results))
+    inputs[f"evaluate_{arm}:x/{seed}"] = other
+
+
+def test_figure_7_says_of_the_average_what_it_shows(artifacts: Callable[..., Inputs]) -> None:
+    rates = {"ra3": (1.0, 1.0, 1.0), "distilled": (0.0, 0.0, 0.0)}
+    inputs = artifacts(seeds=(0, 1), rates=rates, tasks=3)
+    for seed in (0, 1):
+        add_benchmark(inputs, "ra3", seed, 1)
+        add_benchmark(inputs, "distilled", seed, 3)
+    run = load(inputs)
+    average = Average.of(run, 50)
+    _, figure = distilled(run, average)
+    difference = average.difference(Contender("ra3"), Contender("distilled"))
+    assert isinstance(figure, Picture) and difference is not None
+    assert f"{points(difference.value)} points" in figure.caption and "2 seeds, 14 tasks" in figure.caption
+    assert "mean over the benchmarks (embedded and x)" in figure.caption and "generator's own" in figure.caption
+    file = inputs["demonstrations/1"] / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["config"]["source"] = "python:/code"
+    file.write_text(json.dumps(manifest))
+    _, figure = distilled(load(inputs), average)
+    assert isinstance(figure, Picture) and "(here those that the demonstrations came with)" in figure.caption
+
+
 def test_the_average_weighs_benchmarks_the_same(artifacts: Callable[..., Inputs]) -> None:
     inputs = artifacts(seeds=(0, 1), rates={"ra3": (1.0, 1.0, 1.0)}, tasks=3)
     for seed in (0, 1):
-        other = inputs[f"evaluate_ra3/{seed}"].parent / f"other-{seed}"
-        other.mkdir()
-        for file in inputs[f"evaluate_ra3/{seed}"].iterdir():
-            other.joinpath(file.name).write_text(file.read_text())
-        results = {"benchmark": "x", "variant": "", "per_task": {"free": {"t": [4, 1], "u": [4, 1]}}}
-        (other / "results.json").write_text(json.dumps(results))
-        inputs[f"evaluate_ra3:x/{seed}"] = other
+        add_benchmark(inputs, "ra3", seed, 1)
     average = Average.of(load(inputs), 50)
     alone = average.suites["embedded"].score(Contender("ra3"))
     both = average.score(Contender("ra3"))
