@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -34,23 +35,23 @@ def tune(config: TuneConfig, context: Context) -> Metrics:
     pass_at_1 (of the chosen), grid (value -> pass@1). Raises UserError when evaluations are missing or of other tasks.
     """
     tasks: set[frozenset[str]] = set()
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []  # pass@1 in fractions: in floats, counts of the same mean may differ
     for number, value in enumerate(config.values, start=1):
-        by_seed: dict[str, float] = {}
+        by_seed: dict[str, Fraction] = {}
         for seed in config.seeds:
             counts = _counts(context.inputs[role(number, seed)] / "results.json")
             tasks.add(frozenset(counts))
-            by_seed[str(seed)] = statistics.fmean(passed / samples for samples, passed in counts.values())
-        rows.append({"value": value, "pass_at_1": statistics.fmean(by_seed.values()), "by_seed": by_seed})
+            by_seed[str(seed)] = statistics.mean(Fraction(passed, samples) for samples, passed in counts.values())
+        rows.append({"value": value, "pass_at_1": statistics.mean(by_seed.values()), "by_seed": by_seed})
     if len(tasks) > 1:
         raise UserError(f"{config.setting}: the grid's evaluations are of different tasks, expected the same for all")
     best = choose(rows)
     content = {"setting": config.setting, "chosen": best["value"], "grid": rows}
-    (context.out / GRID).write_text(json.dumps(content, indent=1) + "\n")
+    (context.out / GRID).write_text(json.dumps(content, indent=1, default=float) + "\n")
     return {
         "chosen": best["value"],
-        "pass_at_1": best["pass_at_1"],
-        "grid": {f"{row['value']:g}": row["pass_at_1"] for row in rows},
+        "pass_at_1": float(best["pass_at_1"]),
+        "grid": {f"{row['value']:g}": float(row["pass_at_1"]) for row in rows},
         "tokens": 0,
         "train_tokens": 0,
     }

@@ -43,6 +43,13 @@ def test_ties_go_to_the_smaller_rate() -> None:
     assert choose(rows)["value"] == 1e-3
 
 
+def test_a_tie_is_one_whatever_its_counts_sum_to_in_floats(tmp_path: Path) -> None:
+    context = trials(tmp_path, {(1, 7): [3, 0], (1, 8): [0, 3], (2, 7): [1, 2], (2, 8): [2, 1]})  # .1 + .2 > .3
+    metrics = tune(CONFIG, context)
+    assert metrics["chosen"] == 1e-3
+    assert set(metrics["grid"].values()) == {0.15}
+
+
 def test_trials_on_different_tasks_are_refused(tmp_path: Path) -> None:
     context = trials(tmp_path, {(1, 7): [1], (1, 8): [1], (2, 7): [1], (2, 8): [1, 1]})
     with pytest.raises(UserError, match="the grid's evaluations are of different tasks"):
