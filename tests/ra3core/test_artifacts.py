@@ -288,7 +288,7 @@ def test_a_result_of_other_code_than_the_key_says_is_not_kept(tmp_path: Path, mo
     store, edits = Store(tmp_path / "store"), [text + "# a comment\n", text + "LATE = 1\n"]
     ran: list[str] = []
 
-    def execute(function, config: Section, context: Context) -> Metrics:
+    def execute(function, config, context: Context) -> Metrics:
         ran.append(edits[0])
         (context.scratch / "checkpoint").touch()
         module.write_text(edits.pop(0))
