@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isinf
+from math import inf, isinf
 
 from ra3core.report.inputs import Run
 from ra3core.report.scores import Average, Contender
@@ -40,12 +40,12 @@ def penalty(c: float) -> str:
 def _point(c: float, run: Run, resamples: int) -> Point:
     found: dict[str, Estimate] = {}
     written = run.stages.get(f"bootstrap_{run.rounds}", {}).values()
-    for name, scale in (("rationale_tokens", 1.0), ("annotated_lines", 100.0)):
+    for name, scale, most in (("rationale_tokens", 1.0, inf), ("annotated_lines", 100.0, 100.0)):
         values = [scale * value for one in written if (value := one.metric(name)) is not None]
         if name == "rationale_tokens":
             values = [value for value in values if value > 0]  # of no rationale there is no length
         if values:
-            found[name] = over_seeds(values)
+            found[name] = over_seeds(values).within(0, most)
     score = Average.of(run, resamples).score(Contender("ra3"))
     if score is not None:
         found["pass_at_1"] = Estimate(100 * score.value, 100 * score.low, 100 * score.high)

@@ -188,6 +188,20 @@ def test_a_point_of_a_sweep_without_rationales_has_no_length(
     assert set(last.found) == {"annotated_lines", "pass_at_1"} and last.found["annotated_lines"].value == 0
 
 
+def test_intervals_of_a_point_end_where_shares_and_lengths_do(
+    tmp_path: Path, write_artifacts: Callable[..., Inputs]
+) -> None:
+    inputs = swept(write_artifacts, tmp_path)
+    for seed, (length, share) in enumerate([(1.0, 0.2), (9.0, 0.9)]):
+        path = inputs[f"c=0.01 bootstrap_1/{seed}"] / "manifest.json"
+        manifest = json.loads(path.read_text())
+        manifest["metrics"] |= {"rationale_tokens": length, "annotated_lines": share}
+        path.write_text(json.dumps(manifest))
+    found = effect(load(inputs), 50)[0].found
+    assert (found["annotated_lines"].low, found["annotated_lines"].high) == (0, 100)
+    assert found["rationale_tokens"].low == 0 and found["rationale_tokens"].high > 9
+
+
 def test_the_tuned_value_is_marked(artifacts: Callable[..., Inputs]) -> None:
     table = tuning(load(artifacts(seeds=(0, 1), controls=True, rates={}, tasks=2)))
     assert table is not None
