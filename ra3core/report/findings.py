@@ -16,6 +16,7 @@ from ra3core.report.scores import Average, Contender, Difference, Scores
 from ra3core.report.style import ARMS, BY_NAME, MID_TRAINING
 from ra3core.report.verdicts import (
     NBSP,
+    badge,
     enumerate_in_words,
     interval,
     label,
@@ -175,12 +176,13 @@ def findings(scores: Scores | Average, comparisons: Sequence[Comparison]) -> lis
 
 def order(found: Sequence[Finding]) -> Statement | None:
     """Whether the run has the paper's order base < NTP < RA3; None when one of the three was not run."""
-    verdicts = {finding.comparison.name: finding.statement.verdict for finding in found}
-    if not {"ra3_ntp", "ntp_base"} <= verdicts.keys():
+    by_name = {finding.comparison.name: finding for finding in found}
+    if not {"ra3_ntp", "ntp_base"} <= by_name.keys():
         return None
-    parts = {"NTP above base": verdicts["ntp_base"], "RA3 above NTP": verdicts["ra3_ntp"]}
+    used = {"NTP above base": by_name["ntp_base"], "RA3 above NTP": by_name["ra3_ntp"]}
+    parts = {name: finding.statement.verdict for name, finding in used.items()}
     states = ", ".join(f"{name}: {_STATE[verdict]}" for name, verdict in parts.items())
-    seeds = min(finding.difference.seeds for finding in found)
+    seeds = min(finding.difference.seeds for finding in used.values())
     said, holds = (
         ("against", "does not hold here")
         if "against" in parts.values()
@@ -245,13 +247,13 @@ def _statement(comparison: Comparison, difference: Difference) -> Statement:
     numbers = difference_in_words(difference)
     found = verdict(difference.low, difference.high)
     if found == "not shown":
-        badge = label(found, difference.seeds) if comparison.expected else "No difference shown"
+        none = label(found, difference.seeds) if comparison.expected else "No difference shown"
         doubt = claim if claim.startswith(tuple(arm.short for arm in MID_TRAINING)) else claim[0].lower() + claim[1:]
-        return Statement(found, badge, f"**That {doubt} is not shown:** {numbers}; the interval includes zero.")
+        return Statement(found, none, f"**That {doubt} is not shown:** {numbers}; the interval includes zero.")
     sentence = f"**{claim if found == 'shown' else reverse}:** {numbers}."
     if comparison.expected:
         return Statement(found, label(found, difference.seeds), sentence)
-    return Statement("fact", "More" if found == "shown" else "Fewer", sentence)
+    return Statement("fact", badge("More" if found == "shown" else "Fewer", difference.seeds), sentence)
 
 
 def difference_in_words(difference: Difference, k: int = 1) -> str:

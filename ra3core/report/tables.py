@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -13,7 +14,7 @@ from ra3core.report.inputs import PAPER_KS, TUNE, Run
 from ra3core.report.scores import Average, Benchmark, Contender, Difference, Score, Scores
 from ra3core.report.stages import ABSENT, mean, stage_title
 from ra3core.report.style import AFTER_RLVR, ARMS, BY_NAME, MODES, Arm
-from ra3core.report.verdicts import percent, points, signed
+from ra3core.report.verdicts import percent, points, seeds_in_words, signed
 
 SIGNS = {1: "▲", -1: "▼", 0: ""}
 
@@ -24,7 +25,7 @@ def results(scores: Scores, k: int) -> Table:
     for arm in _evaluated(scores.run):
         row = [Cell(_label(scores.run, arm))]
         for steps in (*scores.steps, None):
-            row.append(_cell(scores.score(Contender(arm.name), k, steps), _mark(scores, arm, k, steps)))
+            row.append(_marked(scores, arm, k, steps))
         rows.append(Row(tuple(row), color=arm.color, rule=_first_after_rlvr(arm, rows)))
     columns = ("Arm", *(f"{steps} steps" for steps in scores.steps), "all tasks")
     grouped = ", by the number of steps of the task's plan" if scores.steps else ""
@@ -32,7 +33,8 @@ def results(scores: Scores, k: int) -> Table:
         f"pass@{k} in percent, decoding free{grouped}, with 95 % intervals. ▲ above, ▼ below data-matched NTP (after "
         "RLVR: NTP, then RLVR), where the paired 95 % interval excludes zero."
     )
-    if any(cell.detail and len(set(cell.detail.strip("[]").split(", "))) == 1 for row in rows for cell in row.cells):
+    bounds = [cell.detail.partition("]")[0].strip("[").split(", ") for row in rows for cell in row.cells if cell.detail]
+    if any(low == high for low, high in bounds):
         caption += " An interval without width says that all tasks came out alike, not that the value is certain."
     return Table(f"pass_at_{k}", caption, columns, tuple(rows))
 
@@ -51,25 +53,26 @@ def paper(run: Run, average: Average) -> Table:
         whole = [average.score(contender, k) for k in averaged]
         difference = average.difference(contender, _reference(arm)) if contender != _reference(arm) else None
         seeds = max(score.seeds for score in each if score is not None)
-        cells_ = (Cell(arm.label), Cell(str(seeds)), *map(_cell, each), *map(_cell, whole), *_effect(difference))
-        rows.append(Row(cells_, color=arm.color, rule=_first_after_rlvr(arm, rows)))
+        values = (*(_cell(one, seeds) for one in (*each, *whole)), *_effect(difference, seeds))
+        rows.append(Row((*cells(arm.label, str(seeds)), *values), color=arm.color, rule=_first_after_rlvr(arm, rows)))
     names = [f"average pass@{k}" if several else f"pass@{k}" for k in averaged]
     without = "" if 5 in average.ks else " pass@5 needs five samples of every task, which this run does not have."
     return Table(
         "paper",
         "The paper's table: pass@1 in percent on every benchmark, decoding free, with 95 % intervals over seeds and "
         "problems; the averages weigh every benchmark the same. Last: the difference in average pass@1 to data-matched "
-        f"NTP (after RLVR: to NTP, then RLVR), in points with its paired interval, and as Cohen's h.{without}",
+        "NTP (after RLVR: to NTP, then RLVR), in points with its paired interval, and as Cohen's h. What rests on "
+        f"fewer seeds than the row has says so.{without}",
         ("Model", "seeds", *(f"{name} pass@1" for name in average.suites), *names, "− NTP (points)", "h"),
         tuple(rows),
     )
 
 
-def _effect(difference: Difference | None) -> tuple[Cell, Cell]:
-    """A difference in points, and its standardised size."""
+def _effect(difference: Difference | None, seeds: int) -> tuple[Cell, Cell]:
+    """A difference in points, and its standardised size; seeds: that the row has."""
     if difference is None:
         return Cell(ABSENT), Cell(ABSENT)
-    detail = f"[{points(difference.low)}, {points(difference.high)}]"
+    detail = f"[{points(difference.low)}, {points(difference.high)}]{_fewer(difference.seeds, seeds)}"
     return Cell(points(difference.value), detail, SIGNS[difference.sign]), Cell(signed(difference.h, 2))
 
 
@@ -115,7 +118,7 @@ def benchmarks(found: Sequence[Benchmark]) -> Table:
             continue
         row = [Cell(arm.label)]
         for one in found:
-            row += [_cell(scores.score(Contender(arm.name), k), _mark(scores, arm, k)) for _, scores, k in one.columns]
+            row += [_marked(scores, arm, k) for _, scores, k in one.columns]
         rows.append(Row(tuple(row), color=arm.color, rule=_first_after_rlvr(arm, rows)))
     columns = [f"{one.name} {title}" for one in found for title, _, _ in one.columns]
     seeds = "" if len(run.seeds) == 1 else " and seeds"
@@ -336,11 +339,16 @@ def _first_after_rlvr(arm: Arm, rows: Sequence[Row]) -> bool:
     return arm.after_rl and bool(rows) and rows[-1].cells[0].text.split(" (")[0] not in {a.label for a in AFTER_RLVR}
 
 
-def _mark(scores: Scores, arm: Arm, k: int, steps: int | None = None) -> str:
-    """Whether an arm is above or below its reference."""
+def _marked(scores: Scores, arm: Arm, k: int, steps: int | None = None) -> Cell:
+    """A score with a mark that says whether the arm is above or below its reference, and over how many seeds if over
+    fewer than the score."""
     contender = Contender(arm.name)
-    difference = scores.difference(contender, _reference(arm), k, steps)
-    return SIGNS[difference.sign if difference is not None and contender != _reference(arm) else 0]
+    score, difference = scores.score(contender, k, steps), scores.difference(contender, _reference(arm), k, steps)
+    cell = _cell(score)
+    if score is None or difference is None or difference.sign == 0 or contender == _reference(arm):
+        return cell
+    mark, fewer = SIGNS[difference.sign], _fewer(difference.seeds, score.seeds)
+    return replace(cell, mark=mark, detail=f"{cell.detail} {mark}{fewer}" if fewer else cell.detail)
 
 
 def _label(run: Run, arm: Arm) -> str:
@@ -349,10 +357,16 @@ def _label(run: Run, arm: Arm) -> str:
     return arm.label if seeds == len(run.seeds) else f"{arm.label} ({seeds} of {len(run.seeds)} seeds)"
 
 
-def _cell(score: Score | None, mark: str = "") -> Cell:
+def _cell(score: Score | None, seeds: int = 0) -> Cell:
+    """seeds: that the row has."""
     if score is None:
         return Cell(ABSENT)
-    return Cell(percent(score.value), f"[{percent(score.low)}, {percent(score.high)}]", mark)
+    return Cell(percent(score.value), f"[{percent(score.low)}, {percent(score.high)}]{_fewer(score.seeds, seeds)}")
+
+
+def _fewer(these: int, seeds: int) -> str:
+    """Over how many seeds a figure is, where a reader would expect more."""
+    return f" of {seeds_in_words(these)}" if these < seeds else ""
 
 
 def _number(value: float | None, digits: int) -> str:

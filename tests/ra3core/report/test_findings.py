@@ -63,18 +63,31 @@ def test_order_of_the_paper(
     assert statement is not None and statement.verdict == verdict
 
 
+def test_the_order_speaks_of_the_seeds_that_it_rests_on(artifacts: Callable[..., Inputs]) -> None:
+    rates = {name: (rate,) * 3 for name, rate in (("base", 0.1), ("ntp", 0.4), ("ra3", 0.9), ("brite", 0.9))}
+    inputs = artifacts(seeds=(0, 1), rates=rates)
+    del inputs["evaluate_brite/1"]
+    statement = order(findings(scores_of(inputs), MAIN))
+    assert statement is not None and statement.label == "Shown"  # BRiTE's one seed has no part in it
+    del inputs["evaluate_base/1"]
+    statement = order(findings(scores_of(inputs), MAIN))
+    assert statement is not None and statement.label == "Shown, 1 seed"
+
+
 def test_no_order_without_all_three(artifacts: Callable[..., Inputs]) -> None:
     assert order(findings(scores_of(artifacts(rates={"ntp": LOW, "ra3": HIGH})), MAIN)) is None
 
 
 def test_comparisons_beside_the_paper_are_facts_not_claims(artifacts: Callable[..., Inputs]) -> None:
     rates = {"base": (0.1, 0.1, 0.9), "ntp": (0.5, 0.5, 0.5), "ra3": (0.5, 0.1, 0.5)}
-    found = {
-        finding.comparison.name: finding.statement for finding in findings(scores_of(artifacts(rates=rates)), DECODING)
-    }
+    inputs = artifacts(rates=rates)
+    found = {finding.comparison.name: finding.statement for finding in findings(scores_of(inputs), DECODING)}
     assert (found["ra3_base_forced"].verdict, found["ra3_base_forced"].label) == ("fact", "Fewer")
     assert (found["ra3_own_comments"].verdict, found["ra3_own_comments"].label) == ("fact", "More")
     assert (found["ra3_ntp_forced"].verdict, found["ra3_ntp_forced"].label) == ("not shown", "No difference shown")
+    one_seed = {name: path for name, path in inputs.items() if name.endswith("/0")}
+    labels = {finding.comparison.name: finding.statement.label for finding in findings(scores_of(one_seed), DECODING)}
+    assert (labels["ra3_base_forced"], labels["ra3_own_comments"]) == ("Fewer, 1 seed", "More, 1 seed")
 
 
 def test_one_seed_says_what_its_intervals_do_not_cover(artifacts: Callable[..., Inputs]) -> None:

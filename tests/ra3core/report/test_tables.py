@@ -49,6 +49,17 @@ def test_marks_say_which_side_of_ntp(artifacts: Callable[..., Inputs]) -> None:
     assert marks == {"Base model": "▼", "NTP, data-matched": "", "NTP, compute-matched": "", "RA3": "▲"}
 
 
+def test_differences_over_fewer_seeds_than_the_scores_say_so(artifacts: Callable[..., Inputs]) -> None:
+    inputs = artifacts(rates={"ntp": (0.2,) * 3, "ra3": (0.9,) * 3})
+    del inputs["evaluate_ntp/1"]
+    run = load(inputs)
+    (ra3,) = [one for one in tables.results(Scores(run, 200), 1).rows if one.cells[0].text == "RA3"]
+    assert ra3.cells[-1].mark == "▲" and ra3.cells[-1].detail.endswith("] ▲ of 2 seeds")
+    ntp, ra3 = tables.paper(run, Average.of(run, 200)).rows
+    assert [ntp.cells[1].text, ra3.cells[1].text] == ["2", "3"]
+    assert ra3.cells[2].detail.endswith("]") and ra3.cells[-2].detail.endswith("] of 2 seeds")
+
+
 def test_pass_at_k_is_not_below_pass_at_1(artifacts: Callable[..., Inputs]) -> None:
     scores = Scores(load(artifacts(seeds=(0,))), 200)
     assert scores.ks == (1, 4)
