@@ -27,6 +27,8 @@ from ra3core.stage import METRICS_FILE, read_metrics
 EVALUATE = "evaluate_"
 PAPER_KS = (1, 5)
 TUNE = "tune_"
+SAMPLE = frozenset({"task_id", "steps", "mode", "completion", "category"})
+"""Of a line of samples.jsonl, what is read here."""
 ORDER = ("corpus", "demonstrations", "rlvr_tasks", "base")
 """Stages ahead of every arm, in the order in which tables list them."""
 
@@ -303,4 +305,15 @@ def _counts(per_task: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[str, di
 def _samples(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file, expected one graded sample a line")
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    found = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            sample = json.loads(line)
+        except json.JSONDecodeError:
+            sample = None
+        if not isinstance(sample, dict) or SAMPLE - sample.keys():
+            raise UserError(
+                f"{path}: line {number} is not a graded sample, expected JSON with {', '.join(sorted(SAMPLE))}"
+            )
+        found.append(sample)
+    return found

@@ -154,6 +154,11 @@ def test_changed_expert_line_is_refused(tmp_path: Path, artifacts: Callable[...,
         render(inputs, tmp_path / "out")
 
 
+def cut(file: Path) -> None:
+    """As a full disk leaves it."""
+    file.write_bytes(file.read_bytes()[:-20])
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -163,6 +168,11 @@ def test_changed_expert_line_is_refused(tmp_path: Path, artifacts: Callable[...,
         (lambda inputs: (inputs["evaluate_ntp/0"] / "results.json").write_text("{"), "not valid JSON"),
         (lambda inputs: (inputs["evaluate_ntp/0"] / "results.json").write_text("{}"), "with per_task counts"),
         (lambda inputs: (inputs["evaluate_ntp/0"] / "samples.jsonl").unlink(), "one graded sample a line"),
+        (
+            lambda inputs: cut(inputs["evaluate_ntp/0"] / "samples.jsonl"),
+            r"ntp/0/samples.jsonl: line 240 is not a graded",
+        ),
+        (lambda inputs: (inputs["evaluate_ntp/0"] / "samples.jsonl").write_text("{}"), "line 1 is not a graded sample"),
         (lambda inputs: inputs.clear(), "expected at least one artifact"),
     ],
 )
