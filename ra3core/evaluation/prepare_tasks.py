@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -60,8 +60,7 @@ def prepare_tasks(config: TaskSetConfig, context: Context) -> Metrics:
         if verifier.missing:
             context.log.message(unconfined(verifier.missing))
         check = _Check(config, context, verifier, read.dropped)
-        candidates = clean(read.tasks(), _prompt, index, report)
-        kept = list(islice(check.good(candidates), config.tasks))
+        kept = list(check.good(read.tasks(), config.tasks, lambda tasks: clean(tasks, _prompt, index, report)))
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(read.dropped.items()))
         reasons += f", {report.removed.total()} contaminated" if report.removed else ""
@@ -158,8 +157,13 @@ class _Check:
     verifier: Verifier
     dropped: Counter[str]
 
-    def good(self, tasks: Iterable[SetTask]) -> Iterator[SetTask]:
-        """The tasks that pass, with the solution that did; in order."""
+    def good(
+        self, tasks: Iterable[SetTask], wanted: int, uncontaminated: Callable[[list[SetTask]], Iterable[SetTask]]
+    ) -> Iterator[SetTask]:
+        """The first `wanted` tasks that are `uncontaminated` and pass, with the solution that did; in order.
+
+        No task behind them is read, so that what is counted is what was needed.
+        """
         file = self.context.scratch / VERIFIED
         known: dict[str, list[Any]] = {}
         for line in file.read_text().splitlines() if file.is_file() else ():
@@ -168,7 +172,8 @@ class _Check:
                 known[found[0]] = found[1:]
         done, iterator = 0, iter(tasks)
         with file.open("a") as stream:
-            while batch := list(islice(iterator, BATCH)):
+            while read := list(islice(iterator, min(BATCH, wanted))):
+                batch = list(uncontaminated(read))
                 unknown = [task for task in batch if task.id not in known]
                 for task, found in zip(unknown, self._verify(unknown), strict=True):
                     known[task.id] = list(found)
@@ -182,6 +187,7 @@ class _Check:
                     if reason:
                         self.dropped[reason] += 1
                     else:
+                        wanted -= 1
                         chosen = task.row.references[reference : reference + 1]
                         yield replace(task, row=replace(task.row, references=chosen))
 

@@ -181,6 +181,9 @@ def test_rules_can_be_lifted_and_the_number_capped(tmp_path: Path) -> None:
     assert metrics["tasks"] == 4 and metrics["dropped"] == {}
     metrics, file = prepared(tmp_path / "one", rows, tasks=1, max_tests=1)
     assert [task.id for task in task_sets.read(file)] == ["first"] and metrics["tests"] == 1
+    assert metrics["rows"] == 1 and metrics["dropped"] == {}  # the others were not needed
+    metrics, _ = prepared(tmp_path / "two", rows, tasks=2)
+    assert metrics["rows"] == 4 and metrics["dropped"] == {"cannot_fail": 1, "no_reference": 1}
     with pytest.raises(UserError, match=r"no task is left of 1 \(1 no_reference\)"):
         prepared(tmp_path / "none", [BAD["no_reference"]])
     with pytest.raises(UserError, match="no row is of format mbpp"):
