@@ -91,6 +91,12 @@ class Curve:
         seeds = len(self.values)
         return self.values.std(axis=0, ddof=1) / np.sqrt(seeds) if seeds > 1 else np.zeros(len(self.steps))
 
+    @property
+    def rise(self) -> list[float]:
+        """By how much the mean of the last tenth of the steps is above that of the first, of every seed."""
+        part = max(1, len(self.steps) // 10)
+        return (self.values[:, -part:].mean(axis=1) - self.values[:, :part].mean(axis=1)).tolist()
+
     def rounds(self) -> list[Curve]:
         """One curve a round."""
         edges = np.searchsorted(self.steps, self.starts)

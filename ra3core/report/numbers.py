@@ -1,11 +1,15 @@
-"""Every number of the report as JSON, under names that other programs can rely on. Shares are shares, not percent;
-what is not known is null."""
+"""The report's scores, differences, claims and costs as JSON, under names that other programs can rely on. Shares are
+shares, not percent; what is not known is null.
+
+Curves, endings of samples, what E-step, bootstrap and analysis measured, and decontamination are in the artifacts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import isfinite
+from statistics import fmean
 from typing import Any
 
 from ra3core.config import ReportConfig
@@ -15,23 +19,28 @@ from ra3core.report.inputs import TUNE, Run
 from ra3core.report.lineage import costs
 from ra3core.report.mid_training import course
 from ra3core.report.rl import Courses, measure
-from ra3core.report.scores import Average, Contender, Difference, Score
-from ra3core.report.style import ARMS
+from ra3core.report.scores import Average, Contender, Difference, Score, Scores
+from ra3core.report.stages import mean
+from ra3core.report.style import ARMS, Arm
 from ra3core.report.sweep import effect, penalty
-from ra3core.statistics import LEVEL
+from ra3core.report.tables import against, comments_written
+from ra3core.statistics import LEVEL, over_seeds
 
 
 def numbers(
     config: ReportConfig,
     run: Run,
+    scores: Scores,
     average: Average,
     evidence: Sequence[Evidence],
     found: Sequence[Finding],
     courses: Courses,
 ) -> dict[str, Any]:
-    """seeds; level of the intervals. scores: arm -> benchmark or "average" -> mode -> k -> score. comparisons and
-    claims: with verdicts and sentences. m_step: arm -> seed -> final figures. mid_training: arm -> scores by tokens
-    trained on. rlvr: arm -> seeds and means. costs: arm -> seconds and tokens. tuning: arm -> grid and choice.
+    """seeds; level of the intervals. scores: arm -> benchmark or "average" -> mode -> k -> score; decoding free with
+    the paired difference to NTP (after RLVR: to NTP, then RLVR). by_steps: arm -> steps of the plan -> k -> the same.
+    comments: arm -> lines in a completion. comparisons and claims: with verdicts and sentences. e_step: figure -> its
+    rise. m_step: arm -> seed -> final figures. mid_training: arm -> scores by tokens trained on. rlvr: arm -> seeds and
+    means. costs: arm -> seconds and tokens. stages: stage -> the same of one. tuning: arm -> grid and choice.
     think_penalty: c -> measure -> estimate."""
     rlvr_names = [
         "start",
@@ -39,15 +48,32 @@ def numbers(
         "area",
         *(f"{kind}:{r}" for r in config.pass_rates for kind in ("steps", "minutes")),
     ]
+    evaluated = [arm for arm in ARMS if arm.name in run.evaluations]
     return plain(
         {
             "seeds": list(run.seeds),
             "level": LEVEL,
             "resamples": config.resamples,
             "missing": config.notes,
-            "scores": {arm.name: one for arm in ARMS if (one := _scores(run, average, arm.name))},
+            "scores": {arm.name: one for arm in ARMS if (one := _scores(average, arm))},
+            "by_steps": {
+                arm.name: {
+                    str(steps): {
+                        f"pass@{k}": _score(scores.score(Contender(arm.name), k, steps), against(scores, arm, k, steps))
+                        for k in scores.ks
+                    }
+                    for steps in scores.steps
+                }
+                for arm in evaluated
+            },
+            "comments": {arm.name: comments_written(run, arm.name) for arm in evaluated},
             "comparisons": {one.comparison.name: _finding(one) for one in found},
             "claims": [{**asdict(one), "statement": _said(one.statement.text)} | _verdict(one) for one in evidence],
+            "e_step": {
+                column: asdict(over_seeds(curve.rise)) | {"by_seed": curve.rise}
+                for column in ("reward", "gain")
+                if (curve := run.curve("e_step_1", column)) is not None
+            },
             "m_step": {
                 arm: {
                     str(seed): {n: v for n, v in one.manifest.metrics.items() if n.startswith(("held_out", "train"))}
@@ -67,6 +93,11 @@ def numbers(
                 for arm, seeds in courses.items()
             },
             "costs": {arm: asdict(one) for arm, one in costs(run).items()},
+            "stages": {
+                stage: {"seconds": fmean(one.manifest.seconds for one in run.stages[stage].values())}
+                | {name: mean(run, stage, name) for name in ("tokens", "train_tokens", "peak_memory_mb")}
+                for stage in run.ordered
+            },
             "tuning": {
                 stage.removeprefix(TUNE): {
                     "setting": one.manifest.config.get("setting"),
@@ -91,17 +122,31 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
-def _scores(run: Run, average: Average, arm: str) -> dict[str, Any]:
+def _scores(average: Average, arm: Arm) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, suite in average.suites.items():
-        modes = sorted({mode for one in suite.evaluations.get(arm, {}).values() for mode in one.counts})
+        modes = sorted({mode for one in suite.evaluations.get(arm.name, {}).values() for mode in one.counts})
         for mode in modes:
-            scores = {f"pass@{k}": suite.score(Contender(arm, mode), k) for k in suite.ks}
-            found.setdefault(name, {})[mode] = {k: asdict(one) for k, one in scores.items() if isinstance(one, Score)}
-    whole = {f"pass@{k}": average.score(Contender(arm), k) for k in average.ks}
+            scores = {
+                f"pass@{k}": _score(
+                    suite.score(Contender(arm.name, mode), k), against(suite, arm, k) if mode == "free" else None
+                )
+                for k in suite.ks
+            }
+            found.setdefault(name, {})[mode] = {k: one for k, one in scores.items() if one}
+    whole = {f"pass@{k}": _score(average.score(Contender(arm.name), k), against(average, arm, k)) for k in average.ks}
     if any(whole.values()):
-        found["average"] = {"free": {k: asdict(one) for k, one in whole.items() if isinstance(one, Score)}}
+        found["average"] = {"free": whole}
     return found
+
+
+def _score(score: Score | None, less_ntp: Difference | None) -> dict[str, Any] | None:
+    """less_ntp: what the tables' marks are made from."""
+    if score is None:
+        return None
+    if less_ntp is None:
+        return asdict(score)
+    return asdict(score) | {"less_ntp": {**asdict(less_ntp), "cohens_h": less_ntp.h, "seeds": less_ntp.seeds}}
 
 
 def _finding(one: Finding) -> dict[str, Any]:

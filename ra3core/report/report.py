@@ -30,8 +30,8 @@ from ra3core.stage import Context, Metrics
 
 
 def report(config: ReportConfig, context: Context) -> Metrics:
-    """Write report.html (self-contained), report.md, table.md (the paper's table), numbers.json (every number), and
-    every figure as PNG and SVG.
+    """Write report.html (self-contained), report.md, table.md (the paper's table), numbers.json (scores,
+    differences, claims and costs), and every figure as PNG and SVG.
 
     Returns what ra3core.report.terminal shows (see `summary`). Equal inputs give equal bytes. Raises UserError for
     inputs that are not artifacts of this pipeline.
@@ -52,6 +52,7 @@ def report(config: ReportConfig, context: Context) -> Metrics:
     everything = numbers(
         config,
         run,
+        material.scores,
         material.average,
         material.evidence,
         [*material.main, *material.decoding],

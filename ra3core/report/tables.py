@@ -51,7 +51,7 @@ def paper(run: Run, average: Average) -> Table:
         if not any(each):
             continue
         whole = [average.score(contender, k) for k in averaged]
-        difference = average.difference(contender, _reference(arm)) if contender != _reference(arm) else None
+        difference = against(average, arm)
         seeds = max(score.seeds for score in each if score is not None)
         values = (*(_cell(one, seeds) for one in (*each, *whole)), *_effect(difference, seeds))
         rows.append(Row((*cells(arm.label, str(seeds)), *values), color=arm.color, rule=_first_after_rlvr(arm, rows)))
@@ -97,8 +97,8 @@ def decoding(run: Run, scores: Scores, modes: Sequence[str]) -> Table:
     arms = [arm for arm in _evaluated(run) if run.in_several_modes(arm.name)]
     for arm in arms:
         values = [_cell(scores.score(Contender(arm.name, mode))) for mode in modes]
-        comments = [one.comments["free"] for one in run.evaluations[arm.name].values() if "free" in one.comments]
-        written = Cell(f"{fmean(comments):.2f}" if comments else ABSENT)
+        comments = comments_written(run, arm.name)
+        written = Cell(ABSENT if comments is None else f"{comments:.2f}")
         rows.append(Row((Cell(_label(run, arm)), *values, written), color=arm.color, rule=_first_after_rlvr(arm, rows)))
     return Table(
         "decoding",
@@ -107,6 +107,12 @@ def decoding(run: Run, scores: Scores, modes: Sequence[str]) -> Table:
         ("Arm", *(MODES[mode] for mode in modes), "comments written"),
         tuple(rows),
     )
+
+
+def comments_written(run: Run, arm: str) -> float | None:
+    """Comment lines in a completion when decoding is free, mean over seeds; None where that is not known."""
+    found = [one.comments["free"] for one in run.evaluations.get(arm, {}).values() if "free" in one.comments]
+    return fmean(found) if found else None
 
 
 def benchmarks(found: Sequence[Benchmark]) -> Table:
@@ -329,9 +335,14 @@ def _evaluated(run: Run) -> list[Arm]:
     return [arm for arm in ARMS if arm.name in run.evaluations]
 
 
-def _reference(arm: Arm) -> Contender:
-    """What an arm's marks compare it with."""
-    return Contender("ntp_rlvr" if arm.after_rl else "ntp")
+def against(scores: Scores | Average, arm: Arm, k: int = 1, steps: int | None = None) -> Difference | None:
+    """An arm's paired difference to data-matched NTP, after RLVR to NTP, then RLVR; None for these themselves."""
+    this, other = Contender(arm.name), Contender("ntp_rlvr" if arm.after_rl else "ntp")
+    if this == other:
+        return None
+    if steps is None or isinstance(scores, Average):
+        return scores.difference(this, other, k)
+    return scores.difference(this, other, k, steps)
 
 
 def _first_after_rlvr(arm: Arm, rows: Sequence[Row]) -> bool:
@@ -342,10 +353,9 @@ def _first_after_rlvr(arm: Arm, rows: Sequence[Row]) -> bool:
 def _marked(scores: Scores, arm: Arm, k: int, steps: int | None = None) -> Cell:
     """A score with a mark that says whether the arm is above or below its reference, and over how many seeds if over
     fewer than the score."""
-    contender = Contender(arm.name)
-    score, difference = scores.score(contender, k, steps), scores.difference(contender, _reference(arm), k, steps)
+    score, difference = scores.score(Contender(arm.name), k, steps), against(scores, arm, k, steps)
     cell = _cell(score)
-    if score is None or difference is None or difference.sign == 0 or contender == _reference(arm):
+    if score is None or difference is None or difference.sign == 0:
         return cell
     mark, fewer = SIGNS[difference.sign], _fewer(difference.seeds, score.seeds)
     return replace(cell, mark=mark, detail=f"{cell.detail} {mark}{fewer}" if fewer else cell.detail)

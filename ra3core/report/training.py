@@ -22,8 +22,6 @@ from ra3core.report.style import AFTER_RLVR, BY_NAME, MID_TRAINING
 from ra3core.report.verdicts import LABELS, enumerate_in_words, interval, seeds_in_words, signed, verdict
 from ra3core.statistics import over_seeds
 
-TENTH = 10
-
 
 def training(
     run: Run, average: Average, evidence: Sequence[Evidence], found: Courses, rates: tuple[float, ...]
@@ -107,14 +105,13 @@ def rise(run: Run, column: str, name: str) -> str:
     curve = run.curve("e_step_1", column)
     if curve is None or len(curve.steps) < 2:
         return ""
-    part = max(1, len(curve.steps) // TENTH)
-    rises = (curve.values[:, -part:].mean(axis=1) - curve.values[:, :part].mean(axis=1)).tolist()
-    found = over_seeds(rises)
+    found = over_seeds(curve.rise)
     said = LABELS[verdict(found.low, found.high)]
-    over = "" if isnan(found.low) else f"; {seeds_in_words(len(rises))}"
+    seeds = len(curve.values)
+    over = "" if isnan(found.low) else f"; {seeds_in_words(seeds)}"
     return (
         f"**{said}: {name} rises**, from the first tenth of the first round to its last, "
-        f"{signed(found.value, 2)} nats ({interval(found.low, found.high, 2, len(rises))}{over})."
+        f"{signed(found.value, 2)} nats ({interval(found.low, found.high, 2, seeds)}{over})."
     )
 
 

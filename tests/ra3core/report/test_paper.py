@@ -13,7 +13,7 @@ from ra3core.report.blocks import Picture
 from ra3core.report.inputs import load
 from ra3core.report.paper import NEEDED, distilled, gaps
 from ra3core.report.report import report
-from ra3core.report.scores import Average, Contender
+from ra3core.report.scores import Average, Contender, Scores
 from ra3core.report.style import AFTER_RLVR, ARMS, MID_TRAINING
 from ra3core.report.sweep import effect
 from ra3core.report.tables import paper, tuning
@@ -71,6 +71,14 @@ def test_numbers_hold_what_the_page_shows(whole: tuple[Inputs, Path]) -> None:
     }
     assert {one["claim"] for one in numbers["claims"]} == {"cross_entropy", "pass_at_1", "rlvr"}
     assert numbers["comparisons"]["ra3_brite"]["seeds"] == 3
+    less_ntp = numbers["scores"]["ra3"]["average"]["free"]["pass@1"]["less_ntp"]
+    assert less_ntp["value"] == numbers["comparisons"]["ra3_ntp"]["difference"] and less_ntp["seeds"] == 3
+    assert "less_ntp" not in numbers["scores"]["ntp"]["embedded"]["free"]["pass@1"]  # NTP itself
+    assert "less_ntp" not in numbers["scores"]["ra3"]["embedded"]["banned"]["pass@1"]
+    four = Scores(load(inputs), 100).difference(Contender("ra3_rlvr"), Contender("ntp_rlvr"), 5, 4)
+    assert four is not None and numbers["by_steps"]["ra3_rlvr"]["4"]["pass@5"]["less_ntp"]["low"] == four.low
+    assert numbers["comments"]["ra3"] == 1 and numbers["stages"]["ntp"]["tokens"] == 812_000
+    assert len(numbers["e_step"]["gain"]["by_seed"]) == 3
     assert set(numbers["think_penalty"]) == {"0.01", "0.05", "∞"}
     assert numbers["rlvr"]["ra3_rlvr"]["mean"]["final"]["seeds"] == 3
     assert numbers["tuning"]["ntp"] == {
