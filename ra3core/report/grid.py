@@ -18,7 +18,7 @@ from ra3core.report.figures import Point, legend, lengths_of_error
 from ra3core.report.pictures import picture, point
 from ra3core.report.stages import ABSENT
 from ra3core.report.style import BY_NAME, MID_TRAINING, MODES
-from ra3core.report.verdicts import enumerate_in_words, label, percent, signed, verdict
+from ra3core.report.verdicts import badge, enumerate_in_words, label, percent, signed, verdict
 
 COMPARED = tuple(arm.name for arm in MID_TRAINING if arm.name not in ("base", "ra3"))
 """Arms that RA3 is held against, at the points that have them."""
@@ -100,8 +100,8 @@ def _statement(arm: str, rows: Sequence[Summary], seeds: int) -> Statement:
         + (f"; not compared where one of the two was not run: {enumerate_in_words(absent)}." if absent else ".")
     )
     overall = "shown" if len(ahead) == len(found) else "against" if len(behind) == len(found) else "not shown"
-    depends = "Depends, 1 seed" if seeds == 1 else "Depends"
-    return Statement(overall, depends if overall == "not shown" and (ahead or behind) else label(overall, seeds), text)
+    depends = overall == "not shown" and (ahead or behind)
+    return Statement(overall, badge("Depends", seeds) if depends else label(overall, seeds), text)
 
 
 def _difference(row: Summary, arm: str) -> Point | None:
