@@ -53,7 +53,7 @@ def _controls() -> tuple[Comparison, ...]:
         "ra3_no_rl": ("RA3 annotated by the base policy", "RA3 − RA3 without E-step RL"),
         "best_of_g": ("search: the best of G rationales of the model itself", "RA3 − best of G"),
         "ra3_sampled": ("RA3 without selection among rationales", "RA3 − RA3 without selection"),
-        "brite": ("BRiTE, with a rationale for every line", "RA3 − BRiTE"),
+        "brite": ("BRiTE, whose rationales are for the next line alone", "RA3 − BRiTE"),
         "distilled": ("NTP on comments distilled from another author", "RA3 − distilled comments"),
         "shuffled": ("the same with its rationales shuffled", "RA3 − shuffled rationales"),
         "no_thinking": ("RA3 with thinking at infinite cost", "RA3 − RA3 without thinking"),
