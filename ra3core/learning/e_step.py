@@ -10,7 +10,7 @@ p = q(think | s), a the reward of acting, r(z) that of thinking z:
     J(s) = (1 - p) a + p E_{z ~ q}[r(z)]            a    = sum over the window of log pi(line | s, act)
     J    = E_demonstration sum_t J(s_t)             r(z) = sum over the window of log pi(line | s, z) - c
 
-(`reward` below.) Lines are scored given the decision to act (`given_act`): of a line's first token counts its
+(`reward` in scoring.py.) Lines are scored given the decision to act (`given_act`): of a line's first token counts its
 probability among the tokens that begin no comment, log pi(a_t | s_t, z_t). With sticky prior
 p(z_t | z_t-1) = alpha delta + (1 - alpha) U and alpha = 1 / (1 + exp(-c)), the KL of act against think is
 -H(p) - log alpha + p c, so J is the temporal ELBO without its entropy terms, its sum of log-likelihoods cut at `window`
