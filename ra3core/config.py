@@ -580,17 +580,23 @@ def parse(values: Mapping[str, Any], source: str = "configuration") -> RunConfig
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "configuration"
-        if first["type"] == "extra_forbidden":
-            raise UserError(f"{source}: unknown key {where}; {_known(where)}") from error
-        raise UserError(f"{source}: {where}: {_explain(first)}") from error
+        raise UserError(f"{source}: {explanation(error, RunConfig)}") from error
+
+
+def explanation(error: ValidationError, model: type[BaseModel]) -> str:
+    """What is wrong with a file of `model`, in a sentence: an unknown key and those there are, else the first error."""
+    errors = error.errors()
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where}; {_known(first['loc'], model)}"
+    return f"{where}: {_explain(first)}" if where else _explain(first)
 
 
 def _explain(error: Mapping[str, Any]) -> str:
     """One of pydantic's errors in a few words."""
     what = error["msg"].removeprefix("Value error, ")
-    found = "" if error["type"] == "value_error" else f", found {error['input']!r}"  # ours say what they found
+    found = "" if error["type"] in ("value_error", "missing") else f", found {error['input']!r}"  # ours say it already
     return f"{what[0].lower() + what[1:]}{found}"
 
 
@@ -616,11 +622,14 @@ def _override(values: dict[str, Any], override: str) -> None:
     target[key] = value
 
 
-def _known(where: str) -> str:
-    """What keys exist beside an unknown one."""
-    model: type[BaseModel] = RunConfig
-    for part in where.split(".")[:-1]:
-        if part.isdigit():  # an item of a list
+def _known(where: Sequence[int | str], model: type[BaseModel]) -> str:
+    """What was expected in place of an unknown key of `model`: a key that exists beside it, or a section."""
+    *sections, key = where
+    section, dot, inner = str(key).partition(".")
+    if dot:  # only --set has dots
+        return f"expected a section, {section}: {{{inner}: ...}}"
+    for part in sections:
+        if isinstance(part, int):  # an item of a list
             continue
         annotation = model.model_fields[part].annotation
         model = next(t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel))
