@@ -624,13 +624,12 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 def _known(where: Sequence[int | str], model: type[BaseModel]) -> str:
     """What was expected in place of an unknown key of `model`: a key that exists beside it, or a section."""
-    *sections, key = where
-    section, dot, inner = str(key).partition(".")
-    if dot:  # only --set has dots
-        return f"expected a section, {section}: {{{inner}: ...}}"
-    for part in sections:
+    for part in where[:-1]:
         if isinstance(part, int):  # an item of a list
             continue
         annotation = model.model_fields[part].annotation
         model = next(t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel))
+    section, *inner = str(where[-1]).split(".")
+    if inner and section in model.model_fields:  # only --set has dots
+        return f"expected a section, {section}: {{{': {'.join(inner)}: ...{'}' * len(inner)}"
     return f"expected one of {', '.join(model.model_fields)}"

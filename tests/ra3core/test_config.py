@@ -103,6 +103,8 @@ def test_the_last_override_wins_and_lora_can_be_filled_in() -> None:
         ("evaluation.k=[1,64]", r"evaluation: k = 64 needs at least as many samples"),
         ("e_stepp.think_penalty=1", r"unknown key e_stepp; expected one of name, seed, seeds, rounds, arms"),
         ("e_step.thinkpenalty=1", r"unknown key e_step.thinkpenalty; expected one of think_penalty, iterations"),
+        ("e_step={a.b: 1}", r"unknown key e_step.a.b; expected one of think_penalty, iterations"),
+        ("m_step={lora.rank: 1}", r"unknown key m_step.lora.rank; expected a section, lora: {rank: ...}$"),
         ("m_step.lora.ranks=1", r"unknown key m_step.lora.ranks; expected one of rank, alpha"),
         ("arms.during=[ntp]", r"arms.during: m_step.snapshots is 0, expected how many"),
         ("m_step.snapshots=4", r"m_step.snapshots: arms.during is empty, expected the arms"),
@@ -190,6 +192,12 @@ def test_bad_files(tmp_path: Path) -> None:
         load(str(own))
     own.write_bytes(b"name: \xff\n")
     with pytest.raises(UserError, match=r"own\.yaml: not valid YAML"):
+        load(str(own))
+    own.write_text("foo.bar: 0.1\n")
+    with pytest.raises(UserError, match=r"own\.yaml: unknown key foo\.bar; expected one of name, seed"):
+        load(str(own))
+    own.write_text("m_step.lora.rank: 2\n")
+    with pytest.raises(UserError, match=r"key m_step\.lora\.rank; expected a section, m_step: {lora: {rank: \.\.\.}}$"):
         load(str(own))
     own.write_text("")
     assert load(str(own)) == RunConfig(name="own")
