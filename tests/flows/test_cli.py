@@ -47,7 +47,7 @@ BAD = {
     "no seeds": (("run", "--seeds", "0"), "--seeds"),
     "seeds are words": (("run", "--seeds", "two"), "--seeds"),
     "a sweep without a grid": (("sweep", "/no/grid.yaml"), "/no/grid.yaml: cannot be read"),
-    "a sweep of what is no grid": (("sweep", "FILE"), "FILE: axes: field required"),
+    "a sweep of what is no grid": (("sweep", "FILE"), "FILE: unknown key task_id; expected one of preset"),
     "no workers": (("run", "--workers", "0"), "workers"),
     "unknown source": (("run", "--demonstrations", "ftp:somewhere"), "python:FOLDER"),
     "no such folder": (("run", "--demonstrations", "python:/no/such/folder"), "/no/such/folder"),
