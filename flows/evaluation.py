@@ -51,6 +51,8 @@ def grade_file(
     workers: int | None,
 ) -> None:
     """Grade a sample file, write a result a line to `out`, print pass@k with intervals and how samples ended."""
+    if samples.is_dir():  # "." has no name for the results to be named after
+        raise UserError(f"{samples}: is a folder, expected samples as JSON lines")
     out = out or samples.with_name(samples.name.removesuffix(".gz").removesuffix(".jsonl") + RESULTS)
     if out.resolve() == samples.resolve():
         raise UserError(f"{out}: the samples themselves, expected another file for the results")

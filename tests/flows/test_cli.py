@@ -98,6 +98,7 @@ BAD = {
     "grade by no known variant": (("grade", "humaneval:9", "FILE", "--data", "FILE"), "humaneval:9"),
     "grade without the file": (("grade", "mbpp", "FILE", "--data", "/no/f"), "/no/f: no such file"),
     "grade no samples": (("grade", "humaneval", "/no/s", "--data", "FILE"), "/no/s: no such file"),
+    "grade a folder": (("grade", "humaneval", ".", "--data", "FILE"), ".: is a folder, expected samples as JSON lines"),
     "grade what holds no samples": (("grade", "humaneval", "FILE", "--data", "FILE"), "FILE: line 1 has neither"),
     "grade over the samples": (("grade", "humaneval", "FILE", "--data", "FILE", "--out", "FILE"), "themselves"),
     "grade with another k": (("grade", "humaneval", "FILE", "--data", "FILE", "--k", "1,0"), "--k 1,0"),
