@@ -61,10 +61,11 @@ def runtime(**options: object) -> RuntimeConfig:
         settings = RuntimeConfig.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = first["loc"][0]
+        name = str(first["loc"][0])
         said = first["msg"].removeprefix("Value error, ")
         what = said[0].lower() + said[1:]
-        raise UserError(f"--{name} (or RA3_{str(name).upper()}): {what}, found {first['input']!r}") from error
+        where = f"RA3_{name.upper()}" if options.get(name) is None else f"--{name.replace('_', '-')}"
+        raise UserError(f"{where}: {what}, found {first['input']!r}") from error
     if not settings.root.is_dir():
         raise UserError(f"RA3_ROOT: {settings.root} is not a folder, expected the checkout")
     return settings.model_copy(update={"root": settings.root.resolve()})

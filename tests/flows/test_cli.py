@@ -48,6 +48,7 @@ BAD = {
     "seeds are words": (("run", "--seeds", "two"), "--seeds"),
     "a sweep without a grid": (("sweep", "/no/grid.yaml"), "/no/grid.yaml: cannot be read"),
     "a sweep of what is no grid": (("sweep", "FILE"), "FILE: unknown key task_id; expected one of preset"),
+    "no task runner": (("run", "--task-runner", "foo"), "ra3: --task-runner: input should be 'threads'"),
     "no workers": (("run", "--workers", "0"), "workers"),
     "unknown source": (("run", "--demonstrations", "ftp:somewhere"), "python:FOLDER"),
     "no such folder": (("run", "--demonstrations", "python:/no/such/folder"), "/no/such/folder"),
@@ -135,14 +136,20 @@ def test_bad_input_is_one_sentence_and_exit_code_2(monkeypatch, capsys, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("RA3_ROOT", "/no/such/checkout"), ("RA3_WORKERS", "0"), ("RA3_THREADS", "two")]
+    ("variable", "value"),
+    [
+        ("RA3_ROOT", "/no/such/checkout"),
+        ("RA3_WORKERS", "0"),
+        ("RA3_THREADS", "two"),
+        ("RA3_STAGE_MINUTES", "0"),  # there is no --stage-minutes
+    ],
 )
 def test_bad_environment_is_one_sentence_too(monkeypatch, capsys, variable, value) -> None:
     monkeypatch.setenv(variable, value)
     assert ra3(monkeypatch, "run") == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert variable in err
+    assert err.startswith(f"ra3: {variable}: ")
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch) -> None:
