@@ -31,6 +31,7 @@ from ra3core.evaluation import benchmarks
 from ra3core.evaluation.benchmarks import Benchmark
 from ra3core.stage import Context, StageLog
 from ra3core.verifier import WORKERS
+from tasks import devices
 from tasks.display import Display
 
 RESULTS = ".results.jsonl"
@@ -112,14 +113,13 @@ def evaluate_model(
     with Display() as display:
         from ra3core.evaluation.evaluate import Model, evaluate_benchmark  # imports torch
 
-        loaded = Model(folder, runtime.device, identity, config.precision)
+        device = devices.first(runtime.device)
+        loaded = Model(folder, device, identity, config.precision)
         for settled, benchmark, data in asked:
             to = out / settled.slug if out else runtime.root / "reports" / _folder_name(model, identity, settled)
             with display.stage(settled.benchmark) as show:
                 log = StageLog(sink=show)
-                context = Context(
-                    {}, to, to, threads=runtime.threads, device=runtime.device, servers=runtime.http, log=log
-                )
+                context = Context({}, to, to, threads=runtime.threads, device=device, servers=runtime.http, log=log)
                 results = evaluate_benchmark(
                     loaded,
                     benchmark,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from flows.models import model_folder
 from ra3core.config import Engine, RuntimeConfig
 from ra3core.errors import UserError
+from tasks import devices
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -154,11 +155,12 @@ def _load(folder: str, runtime: RuntimeConfig) -> tuple[PreTrainedModel, PreTrai
 
     from ra3core.lm.models import load_model, load_tokenizer
 
+    device = devices.first(runtime.device)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     torch.set_num_threads(runtime.threads)
     tokenizer = load_tokenizer(folder)
-    return load_model(folder, runtime.device.partition(",")[0]), tokenizer
+    return load_model(folder, device), tokenizer
 
 
 def _unescaped(stop: str) -> str:

@@ -528,6 +528,14 @@ class RuntimeConfig(Section):
     server_timeout: float = Field(default=600.0, gt=0, description="Seconds that a server has for an answer.")
     server_retries: NonNegative = Field(default=5, description="Of a request that a server did not answer.")
 
+    @field_validator("device")
+    @classmethod
+    def _devices(cls, device: str) -> str:
+        names = [name.strip() for name in device.split(",")]
+        if len(set(names)) < len(names) or not all(re.fullmatch(r"cpu|cuda(:(0|[1-9]\d*))?", name) for name in names):
+            raise ValueError("expected cpu, cuda, or different ones of cuda:0,cuda:1,...")
+        return ",".join(names)
+
     @field_validator("servers")
     @classmethod
     def _urls(cls, servers: str) -> str:

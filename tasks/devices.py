@@ -19,13 +19,31 @@ from ra3core.errors import UserError
 POLL_SECONDS = 0.2
 
 
+def check(name: str) -> None:
+    """Raises UserError for a GPU that is not on this machine."""
+    kind, _, number = name.partition(":")
+    if kind != "cuda":
+        return
+    import torch
+
+    count = torch.cuda.device_count()
+    if int(number or 0) >= count:
+        expected = ", ".join(["cpu", *(f"cuda:{there}" for there in range(count))])
+        raise UserError(f"--device (or RA3_DEVICE) {name}: not on this machine, expected {expected}")
+
+
+def first(names: str) -> str:
+    """Of devices to share out, the one for a command that shares nothing out. Raises UserError as `check` does."""
+    name = names.partition(",")[0]
+    check(name)
+    return name
+
+
 class Devices:
     """names: as in RuntimeConfig.device, such as "cpu" or "cuda:0,cuda:1". folder: for the lock files."""
 
     def __init__(self, names: str, folder: Path) -> None:
-        self._names = [name.strip() for name in names.split(",")]
-        if not all(self._names) or len(set(self._names)) < len(self._names):
-            raise UserError(f"--device (or RA3_DEVICE) {names!r}: expected different devices, such as cuda:0,cuda:1")
+        self._names = names.split(",")
         self._folder = folder
         self._closed = threading.Event()
 

@@ -37,7 +37,7 @@ from ra3core.config import RuntimeConfig
 from ra3core.errors import UserError
 from ra3core.launch import Order
 from ra3core.stage import Context, Metrics, Servers, StageLog
-from tasks import launcher
+from tasks import devices, launcher
 
 PRELOAD = (
     "torch",
@@ -226,6 +226,7 @@ def _serve(order: _Order, writer: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
+        devices.check(order.context["device"])
         events = _Events(writer)
         writer.send(_launch(order, events) if order.processes > 1 else ("done", _run_here(order, events)))
     except UserError as error:

@@ -48,6 +48,10 @@ BAD = {
     "seeds are words": (("run", "--seeds", "two"), "--seeds"),
     "a sweep without a grid": (("sweep", "/no/grid.yaml"), "/no/grid.yaml: cannot be read"),
     "a sweep of what is no grid": (("sweep", "FILE"), "FILE: unknown key task_id; expected one of preset"),
+    "no such kind of device": (
+        ("run", "--device", "gpu", "--dry-run"),
+        "ra3: --device: expected cpu, cuda, or different ones of cuda:0,cuda:1,..., found 'gpu'",
+    ),
     "no task runner": (("run", "--task-runner", "foo"), "ra3: --task-runner: input should be 'threads'"),
     "no workers": (("run", "--workers", "0"), "workers"),
     "unknown source": (("run", "--demonstrations", "ftp:somewhere"), "python:FOLDER"),
@@ -141,6 +145,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(monkeypatch, capsys, tmp_path
         ("RA3_ROOT", "/no/such/checkout"),
         ("RA3_WORKERS", "0"),
         ("RA3_THREADS", "two"),
+        ("RA3_DEVICE", "gpu"),
         ("RA3_STAGE_MINUTES", "0"),  # there is no --stage-minutes
     ],
 )

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from flows.environment import CHECKOUT
+from ra3core.config import RuntimeConfig
 from ra3core.errors import UserError
-from tasks.devices import Devices
+from tasks.devices import Devices, first
 
 
 def test_each_device_holds_one_stage(tmp_path: Path) -> None:
@@ -72,7 +73,33 @@ def test_the_cpu_is_shared_and_closing_wakes(tmp_path: Path) -> None:
             raise AssertionError("a device was given")
 
 
-@pytest.mark.parametrize("names", ["cuda:0,cuda:0", "cuda:0,", ""])
-def test_what_are_no_devices(tmp_path: Path, names: str) -> None:
-    with pytest.raises(UserError, match="expected different devices"):
-        Devices(names, tmp_path)
+@pytest.mark.parametrize("names", ["cpu", "cuda", "cuda:1", "cuda:0,cuda:10"])
+def test_what_are_devices(names: str) -> None:
+    assert RuntimeConfig(device=names).device == names
+    assert RuntimeConfig(device=f" {names.replace(',', ' , ')} ").device == names
+
+
+@pytest.mark.parametrize("names", ["cuda:0,cuda:0", "cuda:0,", "", "gpu", "cuda:", "cuda:x", "cuda:01", "mps", "cpu:0"])
+def test_what_are_no_devices(names: str) -> None:
+    with pytest.raises(ValueError, match="expected cpu, cuda, or different ones of"):
+        RuntimeConfig(device=names)
+
+
+@pytest.mark.parametrize(
+    ("there", "names", "expected"),
+    [
+        (0, "cuda", "cuda: not on this machine, expected cpu"),
+        (0, "cuda:0,cuda:1", "cuda:0: not on this machine, expected cpu"),
+        (2, "cuda:2", "cuda:2: not on this machine, expected cpu, cuda:0, cuda:1"),
+    ],
+)
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, there: int, names: str, expected: str) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: there)
+    with pytest.raises(UserError) as caught:
+        first(names)
+    assert str(caught.value) == f"--device (or RA3_DEVICE) {expected}"
+
+
+def test_the_first_of_the_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert [first(names) for names in ("cpu", "cuda", "cuda:1,cuda:0")] == ["cpu", "cuda", "cuda:1"]

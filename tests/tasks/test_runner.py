@@ -25,7 +25,8 @@ from tasks.runner import Runner, StageError
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[Runner]:
-    with Runner(RuntimeConfig(threads=3, device="somewhere"), preload=["tasks.runner"]) as runner:
+    runtime = RuntimeConfig(threads=3).model_copy(update={"device": "somewhere"})  # no device that would be looked for
+    with Runner(runtime, preload=["tasks.runner"]) as runner:
         yield runner
 
 
@@ -95,6 +96,12 @@ def test_user_errors_cross_with_their_sentence(runner: Runner, context: Context)
     with pytest.raises(UserError) as caught:
         runner.run(example_stages.user_error, ExampleConfig(sentence="data/x.parquet: expected a text column"), context)
     assert str(caught.value) == "data/x.parquet: expected a text column"
+
+
+def test_a_device_that_is_not_there_is_one_sentence(runner: Runner, context: Context) -> None:
+    with pytest.raises(UserError, match=r"^--device \(or RA3_DEVICE\) cuda:99: not on this machine, expected cpu"):
+        runner.run(example_stages.report, ExampleConfig(), context, device="cuda:99")
+    assert list(context.out.iterdir()) == []
 
 
 def test_other_errors_carry_the_childs_traceback(runner: Runner, context: Context) -> None:
