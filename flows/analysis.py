@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ra3core.corpora.draw import draw
 from ra3core.corpora.snippets import load_demonstrations
 from ra3core.errors import UserError
 from ra3core.stage import Context, StageLog
-from tasks import external
+from tasks import devices, external
 from tasks.display import Display
 
 _CONSOLE = Console(highlight=False, markup=False)
@@ -31,12 +32,11 @@ def abstractions(name: str, seed: int | None, out: Path | None, config: RunConfi
     annotated = named.find(name, "bootstrap", runtime.root, seed)
     likelihood = named.input_of(annotated, "likelihood")
     to = out or runtime.root / "reports" / f"abstractions-{annotated.key[:8]}"
-    to.mkdir(parents=True, exist_ok=True)
     inputs = {"annotated": annotated.path, "likelihood": likelihood.path}
     with Display() as display:
         from ra3core.analysis import analysis  # imports torch
 
-        with display.stage("abstractions") as show:
+        with display.stage("abstractions") as show, _results(to):
             context = _context(inputs, to, annotated.manifest.seed, runtime, StageLog(sink=show))
             read = read_annotated(annotated.path / "annotated.parquet")
             found = analysis.abstractions(config.analysis, context, read)
@@ -90,11 +90,10 @@ def calibrate(
     decided_by = [policy.digest, likelihood.digest, source, first, settings.model_dump(mode="json")]
     digest = hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()[:8]
     to = out or runtime.root / "reports" / f"calibration-{digest}"
-    to.mkdir(parents=True, exist_ok=True)
     with Display() as display:
         from ra3core.analysis import analysis  # imports torch
 
-        with display.stage("calibrate") as show:
+        with display.stage("calibrate") as show, _results(to):
             if of_run:
                 held_out = analysis.held_out_demonstrations(expert.path, settings)
             else:
@@ -110,6 +109,26 @@ def calibrate(
     (to / "calibration.png").write_bytes(png)
     _show(found)
     _say(f"Curve: {to / 'calibration.png'}, {to / 'calibration.json'}")
+
+
+@contextmanager
+def _results(folder: Path) -> Iterator[None]:
+    """A folder for the body to fill; gone again if it ends in an error with nothing there.
+
+    Raises UserError where a file is in the way.
+    """
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"--out {folder}: a file is in the way, expected a folder or nothing yet") from error
+    try:
+        yield
+    except BaseException:
+        if new:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+        raise
 
 
 def _drawn(source: str, config: RunConfig, seed: int, root: Path) -> list[Demonstration]:
@@ -153,7 +172,7 @@ def _show(found: Mapping[str, Any]) -> None:
 
 
 def _context(inputs: Mapping[str, Path], out: Path, seed: int, runtime: RuntimeConfig, log: StageLog) -> Context:
-    return Context(inputs, out, out, seed, threads=runtime.threads, device=runtime.device, log=log)
+    return Context(inputs, out, out, seed, threads=runtime.threads, device=devices.first(runtime.device), log=log)
 
 
 def _say(text: str) -> None:

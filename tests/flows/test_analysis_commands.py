@@ -155,10 +155,26 @@ def test_a_penalty_for_a_run_and_for_a_model(root: Path, monkeypatch, capsys) ->
         (("calibrate", "latest", "--think-rate", "1"), "--think-rate: expected a share between 0 and 1, found 1"),
         (("calibrate", "latest", "--demonstrations", "embedded"), "--demonstrations: a run has its own"),
         (("calibrate", "./nothing"), "calibrate: './nothing'"),
+        (("calibrate", "MODEL", "--demonstrations", "python:EMPTY"), "EMPTY: no .py files, expected at least one"),
+        (("calibrate", "latest", "--out", "data/suite.json"), "--out data/suite.json: a file is in the way"),
+        (("abstractions", "latest", "--out", "data/suite.json"), "--out data/suite.json: a file is in the way"),
         (("abstractions", "nothing"), "nothing: neither a run"),
         (("abstractions",), "RUN_OR_FOLDER"),
     ],
 )
 def test_what_is_refused(arguments: tuple[str, ...], sentence: str, root: Path, monkeypatch, capsys) -> None:
+    (root / "EMPTY").mkdir()
+    (root / "MODEL").symlink_to(named.find("latest", "e_step", root).path / "model")
+    before = sorted((root / "reports").iterdir())
     assert ra3(monkeypatch, *arguments) == 2
     assert sentence in capsys.readouterr().err
+    assert sorted((root / "reports").iterdir()) == before
+
+
+def test_a_device_that_is_not_there_leaves_nothing(root: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("RA3_DEVICE", "cuda:99")
+    before = sorted((root / "reports").iterdir())
+    for command in ("abstractions", "calibrate"):
+        assert ra3(monkeypatch, command, "latest", *SMALL) == 2
+        assert "--device (or RA3_DEVICE) cuda:99: not on this machine, expected cpu" in capsys.readouterr().err
+    assert sorted((root / "reports").iterdir()) == before
