@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from flows import environment
+from ra3core import atomic
 from ra3core.artifacts import MANIFEST, Artifact, Store, load_artifact
 from ra3core.config import EMBEDDED, DataConfig, RunConfig, load
 from ra3core.errors import UserError
@@ -89,7 +90,7 @@ class Pipeline:
     def run(self, name: str) -> None:
         """Make stage `name` and put it below pipeline/. Raises UserError when an input is missing or damaged."""
         if name == "data":
-            replace(self.folder / "data", self._data)
+            atomic.folder(self.folder / "data", self._data)
         elif name == "report":
             self._report()
         elif name in EVALUATIONS:
@@ -102,7 +103,7 @@ class Pipeline:
                 publish(target, {"": artifact})
             else:
                 record = {"model": self.config.base.model, "digest": artifact.digest}
-                replace(target, lambda partial: _write_json(partial / EXTERNAL, record))
+                atomic.folder(target, lambda partial: atomic.write_text(partial / EXTERNAL, _json(record)))
 
     def input(self, name: str) -> Artifact:
         """What another stage left below pipeline/, verified."""
@@ -209,7 +210,7 @@ class Pipeline:
             page = call(report, self.session, self.config.seed, made, commit)
             tracking.finish(headline(page.metrics), page.path)
         publish(self.folder / "report", {"": page})
-        _write_json(self.folder.parent / FIGURES, figures(page.metrics))
+        atomic.write_text(self.folder.parent / FIGURES, _json(figures(page.metrics)))
         self.session.display.line(f"Report: {self.folder / 'report' / 'report.html'}")
 
     def _in_store(self, artifact: Artifact) -> Path:
@@ -249,25 +250,7 @@ def publish(target: Path, artifacts: Mapping[str, Artifact]) -> None:
             for column in CURVES.get(artifact.stage, ()):
                 write_curve(artifact.path / METRICS_FILE, column, partial / subfolder / "curves" / f"{column}.csv")
 
-    replace(target, fill)
-
-
-def replace(target: Path, fill: Callable[[Path], None]) -> None:
-    """Have a hidden sibling filled, which then takes the place of `target`; what a killed one left is thrown away.
-
-    Raises UserError when the disk does not take it.
-    """
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        fill(partial)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.replace(target)
-    except OSError as error:
-        raise UserError(f"{target}: could not be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    atomic.folder(target, fill)
 
 
 def write_curve(metrics: Path, column: str, file: Path) -> None:
@@ -373,10 +356,8 @@ def _copy_accepted(root: Path, config: DataConfig, folder: Path) -> bool:
     return False
 
 
-def _write_json(file: Path, values: Mapping[str, Any]) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(json.dumps(values, indent=1) + "\n")
-    partial.replace(file)
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=1) + "\n"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flows.models import final_arm, model_artifact, settings_of
 from flows.named import by_digest, report_of
+from ra3core import atomic
 from ra3core.artifacts import Artifact, Store
 from ra3core.errors import UserError
 from ra3core.report.artifact_card import artifact_card
@@ -31,21 +32,14 @@ def export(name: str, folder: Path, arm: str | None, seed: int | None, root: Pat
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: expected a new folder, or an empty one")
     facts = facts_of(name, model, arm, seed, root)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(model.path / "model", partial)
+
+    def fill(partial: Path) -> None:
+        shutil.copytree(model.path / "model", partial, dirs_exist_ok=True)
         (partial / CARD).write_text(artifact_card(model) if facts is None else model_card(facts))
         if facts is not None:
             (partial / LICENCE_FILE).write_text(licence_text(facts))
-        if folder.exists():
-            folder.rmdir()
-        partial.replace(folder)
-    except OSError as error:
-        raise UserError(f"{folder}: could not be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+    atomic.folder(folder, fill)
     what = f"{model.stage} {model.key[:8]}" if facts is None else f"{facts.label}, seed {facts.seed}"
     print(f"{folder}: {what}, with {CARD}")
 

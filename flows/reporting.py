@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from flows.named import report_of
+from ra3core import atomic
 from ra3core.errors import UserError
 from ra3core.report.pooling import pooled
 from ra3core.report.report import report as write
@@ -32,15 +32,12 @@ def report_on(names: Sequence[str], out: Path | None, root: Path) -> tuple[Path,
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(records[0].name).name).strip("-.") or "run"
     folder = (out or root / "reports" / "runs" / name).absolute()
     _require_ours(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        metrics = write(config, Context(inputs=inputs, out=partial, scratch=partial))
-        shutil.rmtree(folder, ignore_errors=True)  # with figures that the new one may not have
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    metrics: Metrics = {}
+
+    def fill(partial: Path) -> None:
+        metrics.update(write(config, Context(inputs=inputs, out=partial, scratch=partial)))
+
+    atomic.folder(folder, fill)  # an earlier one goes with figures that this one may not have
     return folder / "report.html", metrics, config.notes
 
 

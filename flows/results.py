@@ -16,6 +16,7 @@ from prefect import State
 
 from flows.environment import commit
 from flows.shown import Shown
+from ra3core import atomic
 from ra3core.artifacts import Artifact
 from ra3core.stage import Metrics
 from tasks.session import Session
@@ -107,18 +108,14 @@ def headline(metrics: Metrics) -> dict[str, float]:
 def publish(report: Artifact, reports: Path, name: str) -> Path:
     """Copy a report out of the store to reports/<name>-<key>/ and point reports/latest at it."""
     folder = reports / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('.')}-{report.key[:8]}"
-    partial = reports / f".{folder.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for path in sorted(report.path.iterdir()):
-        if path.suffix in (".html", ".md", ".png", ".svg") or path.name == "numbers.json":
-            shutil.copy2(path, partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
-    link = reports / ".latest.partial"
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder.name)
-    link.replace(reports / "latest")
+
+    def fill(partial: Path) -> None:
+        for path in sorted(report.path.iterdir()):
+            if path.suffix in (".html", ".md", ".png", ".svg") or path.name == "numbers.json":
+                shutil.copy2(path, partial)
+
+    atomic.folder(folder, fill)
+    atomic.link(reports / "latest", Path(folder.name))
     return folder
 
 

@@ -10,7 +10,6 @@ base models, NTP) are built once: their keys are equal. Killed, the same command
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -37,6 +36,7 @@ from flows.parameters import (
 from flows.results import keep, track
 from flows.running import finish, run_of, task_runner
 from flows.shown import Shown, interval
+from ra3core import atomic
 from ra3core.config import EMBEDDED, RunConfig, RuntimeConfig, load
 from ra3core.errors import UserError
 from ra3core.grid import read_grid
@@ -127,16 +127,12 @@ def _as_json(config: RunConfig) -> dict[str, Any]:
 
 def _write(name: str, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """The points and their page, in place of an earlier sweep's as a whole, or not at all."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+
+    def fill(partial: Path) -> None:
         (partial / POINTS).write_text(json.dumps(plain(rows), indent=1, allow_nan=False) + "\n")
         write_page(name, rows, partial)
-        shutil.rmtree(folder, ignore_errors=True)  # with figures that the new page may not have
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+    atomic.folder(folder, fill)  # an earlier one goes with figures that this one may not have
 
 
 @contextmanager

@@ -159,9 +159,9 @@ class BootstrapConfig(Section):
     engine: Literal["built-in", "http"] = "built-in"  # what draws rationales
     decision: Literal["policy", "gain"] = "policy"  # who decides to think: q, or the reward
     think_penalty: float = Field(default=0.0, ge=0, allow_inf_nan=True)  # infinite: none; finite: for `gain` alone
-    unterminated_penalty: float = Field(default=0.0, ge=0)  # this one and the next two: for `gain` alone, the E-step's
-    normalise: Literal["sum", "token"] = "sum"
-    given_act: bool = True
+    unterminated_penalty: float = Field(default=0.0, ge=0)  # for `gain` alone; a run fills in the E-step's
+    normalise: Literal["sum", "token"] = "sum"  # as above
+    given_act: bool = True  # of the likelihoods that choose among samples; for `gain` a run fills in the E-step's
     batch_size: Positive = 32
     precision: Precision = "float32"  # a run fills in its own
 
@@ -187,9 +187,7 @@ class MStepConfig(Section):
     """Next-token prediction on (annotated) demonstrations; NTP baselines use the very same section."""
 
     epochs: Positive = 2
-    token_budget: Positive | None = (
-        None  # train on this many tokens (no padding) instead of `epochs`; a run fills it in
-    )
+    token_budget: Positive | None = None  # a run fills it in: train on as many (no padding) instead of `epochs`
     batch_size: Positive = 16
     learning_rate: float = Field(default=1e-3, gt=0)
     warmup_share: Share = 0.1

@@ -108,7 +108,7 @@ MID_TRAINING = (
         "#882255",
         "X",
         _DOT,
-        "no E-step: rationales of the model before it, wherever the likeliest of several pays",
+        "no E-step: rationales of the model before it, wherever the best of several pays",
     ),
     Arm(
         "ra3_no_rl",

@@ -42,7 +42,7 @@ def training(
     band = "Bands: mean ± one standard error over seeds." if several else "One seed, so that there are no bands."
     return [
         Heading("Training", "training"),
-        Paragraph(f"{band} Where a pale curve lies behind another, that is its centred moving average."),
+        Paragraph(f"{band} A curve with a pale one behind it is the centred moving average of that."),
         *blocks,
     ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -19,7 +18,6 @@ from flows.environment import CHECKOUT
 from ra3core import fingerprint
 from ra3core.artifacts import Store, load_artifact
 from ra3core.config import PRESETS, DataConfig, RunConfig, load
-from ra3core.errors import UserError
 from ra3core.stage import StageLog
 
 SMALL_DATA = (
@@ -337,29 +335,3 @@ def test_curves_have_the_steps_that_logged_the_column(tmp_path: Path) -> None:
     }.items():
         dvc_stage.write_curve(tmp_path / "metrics.jsonl", column, tmp_path / "curves" / f"{column}.csv")
         assert (tmp_path / "curves" / f"{column}.csv").read_text() == text
-
-
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "ntp"
-    target.mkdir()
-    (target / "old").touch()
-    (tmp_path / ".ntp.partial").mkdir()
-    (tmp_path / ".ntp.partial" / "of a killed one").touch()
-
-    def fails(partial: Path) -> None:
-        (partial / "half").touch()
-        raise UserError("no")
-
-    with pytest.raises(UserError):
-        dvc_stage.replace(target, fails)
-    assert [path.name for path in target.iterdir()] == ["old"]
-    dvc_stage.replace(target, lambda partial: (partial / "new").touch())
-    assert [path.name for path in target.iterdir()] == ["new"]
-    assert [path.name for path in tmp_path.iterdir()] == ["ntp"]
-
-    def full(partial: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(UserError, match=r"ntp: could not be written: .*No space left"):
-        dvc_stage.replace(target, full)
-    assert [path.name for path in target.iterdir()] == ["new"]
