@@ -30,6 +30,15 @@ Future: TypeAlias = "PrefectFuture[Artifact]"
 Rates: TypeAlias = "Mapping[str, float | Future]"
 """Arm -> learning rate, or the choice to come of its tuning; for others the configuration's holds."""
 
+
+class LearningRates(NamedTuple):
+    """The arms' own rates in each kind of training."""
+
+    m_step: Rates
+    e_step: Rates
+    rlvr: Rates
+
+
 # Who gets a free slot first: what most waits for, and what takes long; evaluations fill the gaps.
 RA3, LONG, CONTROL, LEAF = range(4)
 RANKS = {"ra3": RA3, "ntp": LONG, "ntp_compute": LONG, "ntp_flops": LONG}
@@ -53,7 +62,13 @@ LOOPS = {
 
 
 def mid_training(
-    session: Session, seed: int, data: Future, corpus: Future, rates: Rates, others: list[Future], texts: HeldOut
+    session: Session,
+    seed: int,
+    data: Future,
+    corpus: Future,
+    rates: LearningRates,
+    others: list[Future],
+    texts: HeldOut,
 ) -> dict[str, Future]:
     """The base model and every mid-trained arm of the configuration: stage -> artifact to come.
 
@@ -72,7 +87,7 @@ def mid_training(
         return made[label]
 
     def train(arm: str, label: str, model: Future, on: Future, **options: object) -> Future:
-        options |= {"learning_rate": rates.get(arm), "rank": RANKS.get(arm, CONTROL)}
+        options |= {"learning_rate": rates.m_step.get(arm), "rank": RANKS.get(arm, CONTROL)}
         options["on_the_way"] = arm in config.arms.during
         made[label] = m_step.submit(session, seed, label, model, on, **options)
         return made[label]
@@ -85,7 +100,8 @@ def mid_training(
             policy = model
             if loop.reinforced:
                 rank = RANKS.get(arm, CONTROL)
-                policy = e_step.submit(session, seed, improved, model, expert, loop.e_step, rank)
+                rate = rates.e_step.get(arm.removesuffix("_sampled"))
+                policy = e_step.submit(session, seed, improved, model, expert, loop.e_step, rate, rank)
                 made[improved] = policy
             demonstrated = annotate(arm, annotated, policy, model, loop.bootstrap)
             model = train(arm, trained, model, demonstrated)

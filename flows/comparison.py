@@ -42,11 +42,11 @@ def comparison(
     made[f"corpus/{first}"] = shared = corpus.submit(session, first, made["data"], texts)
     if rl:
         made[f"rlvr_tasks/{first}"] = rlvr_tasks.submit(session, first, made["data"], texts)
-    m_step_rates, rlvr_rates = tuned(session, point, made, others, texts, rl=rl)
+    rates = tuned(session, point, made, others, texts, rl=rl)
     for seed in range(first, first + config.seeds):
-        arms = mid_training(session, seed, made["data"], shared, m_step_rates, others, texts)
+        arms = mid_training(session, seed, made["data"], shared, rates, others, texts)
         if rl:
-            arms |= after_rlvr(session, seed, arms, made[f"rlvr_tasks/{first}"], rlvr_rates)
+            arms |= after_rlvr(session, seed, arms, made[f"rlvr_tasks/{first}"], rates.rlvr)
         arms |= analyses(session, seed, arms)
         arms |= evaluations(session, seed, made["data"], benchmarks, arms, others)
         made |= {f"{stage}/{seed}": future for stage, future in arms.items()}
@@ -103,7 +103,8 @@ def check_refresh(refresh: Sequence[str], config: RunConfig, benchmarks: Sequenc
     """Raises UserError for a stage of `--refresh` that no run of this configuration has."""
     evaluated = (*config.arms.names, *on_the_way(config))
     labels = [label(name, benchmark.config) for benchmark in benchmarks for name in evaluated]
-    choices = [f"tune_{arm}" for arm in (*config.arms.mid_trained, *config.arms.after_rlvr)]
+    tunable = (*config.arms.mid_trained, *(f"{arm}_e_step" for arm in config.arms.reinforced), *config.arms.after_rlvr)
+    choices = [f"tune_{arm}" for arm in tunable]
     analysed = [f"analysis_{arm}" for arm in config.arms.analysed]
     known = dict.fromkeys([*KINDS, *stages(config), *choices, *analysed, *labels, "report"])
     for name in refresh:

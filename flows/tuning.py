@@ -1,14 +1,15 @@
 """Every arm's learning rates, tuned: trials are the very stages of the comparison, at each rate of one grid.
 
 They run on seeds of their own (base model included) and are judged on validation tasks, so that no result has seen
-either. First the M-step's rate of every arm, by the whole arm trained at it; then RLVR's, from the arm at its best.
+either. First the M-step's rate of every arm, by the whole arm trained at it; then, of the arms that have one, the
+E-step's, at the M-step's best; then RLVR's, from the arm at its best.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from flows.arms import CONTROL, Future, Rates, after_rlvr, mid_training, stage_of
+from flows.arms import CONTROL, Future, LearningRates, after_rlvr, mid_training, stage_of
 from ra3core.arms import TuningConfig
 from ra3core.config import EMBEDDED, BenchmarkConfig, BenchmarkEntry, RunConfig
 from tasks.corpus import HeldOut
@@ -26,24 +27,26 @@ Train = Callable[[Session, int], Mapping[str, Future]]
 
 def tuned(
     session: Session, point: Point, made: dict[str, Future], others: list[Future], texts: HeldOut, *, rl: bool
-) -> tuple[Rates, Rates]:
-    """Every arm's rate in the M-step, and of every model that RLVR starts from the rate in RLVR.
+) -> LearningRates:
+    """Every arm's rates: in M-step and E-step, and of every model that RLVR starts from in RLVR.
 
-    made: the run's stages so far, "stage/seed"; is given the validation tasks and the choices, tune_<arm> and
-    tune_<arm>_rlvr. others: is given the trials. texts: of the benchmarks, held out of the corpora. Without tuning the
-    rates are the configuration's.
+    made: the run's stages so far, "stage/seed"; is given the validation tasks and the choices, tune_<arm>,
+    tune_<arm>_e_step and tune_<arm>_rlvr. others: is given the trials. texts: of the benchmarks, held out of the
+    corpora. Without tuning the rates are the configuration's.
     """
     config, tuning = session.config, session.config.tuning
-    m_step: Rates = {**config.arms.m_step_learning_rates}
-    rlvr: Rates = {**config.arms.rlvr_learning_rates}
+    arms = config.arms
+    rates = LearningRates({**arms.m_step_learning_rates}, {**arms.e_step_learning_rates}, {**arms.rlvr_learning_rates})
     if not tuning.seeds:
-        return m_step, rlvr
+        return rates
     first = config.seed
     data, corpus = made["data"], made[f"corpus/{first}"]
     made[f"validation/{first}"] = tasks = validation.submit(session, first, data)
 
-    def choose(section: str, values: Sequence[float], arms: Sequence[str], train: Train) -> dict[str, Future]:
-        """Train every arm at every rate and judge it: arm -> the choice to come."""
+    def choose(
+        section: str, values: Sequence[float], arms: Sequence[str], train: Train, suffix: str = ""
+    ) -> dict[str, Future]:
+        """Train every arm at every rate and judge it: arm -> the choice to come, stage tune_<arm><suffix>."""
         trials: dict[str, list[Future]] = {arm: [] for arm in arms}
         for value in values:
             here = point(at_rate(config, section, value), f"{section}.learning_rate={value:g}")
@@ -56,35 +59,38 @@ def tuned(
                     others.extend([judged, *shards])
                     trials[arm].append(judged)
         setting = f"{section}.learning_rate"
-        chosen = {arm: tune.submit(session, first, f"tune_{arm}", setting, values, trials[arm]) for arm in arms}
-        made.update({f"tune_{arm}/{first}": choice for arm, choice in chosen.items()})
+        chosen = {arm: tune.submit(session, first, f"tune_{arm}{suffix}", setting, values, trials[arm]) for arm in arms}
+        made.update({f"tune_{arm}{suffix}/{first}": choice for arm, choice in chosen.items()})
         return chosen
 
+    def mid_trained(here: Session, seed: int) -> dict[str, Future]:
+        return mid_training(here, seed, data, corpus, rates, others, texts)
+
     if values := tuning.m_step_learning_rates:
-        m_step = choose(
-            "m_step",
-            values,
-            config.arms.mid_trained,
-            lambda here, seed: mid_training(here, seed, data, corpus, {}, others, texts),
-        )
+        rates = rates._replace(m_step=choose("m_step", values, arms.mid_trained, mid_trained))
+    if (values := tuning.e_step_learning_rates) and arms.reinforced:
+        rates = rates._replace(e_step=choose("e_step", values, arms.reinforced, mid_trained, "_e_step"))
     if (values := tuning.rlvr_learning_rates) and rl:
         problems = made[f"rlvr_tasks/{first}"]
 
         def reinforced(here: Session, seed: int) -> Mapping[str, Future]:
-            models = mid_training(here, seed, data, corpus, m_step, others, texts)
+            models = mid_trained(here, seed)
             return models | after_rlvr(here, seed, models, problems, {})
 
-        chosen = choose("rlvr", values, config.arms.after_rlvr, reinforced)
-        rlvr = {arm.removesuffix("_rlvr"): choice for arm, choice in chosen.items()}
-    return m_step, rlvr
+        chosen = choose("rlvr", values, arms.after_rlvr, reinforced)
+        rates = rates._replace(rlvr={arm.removesuffix("_rlvr"): choice for arm, choice in chosen.items()})
+    return rates
 
 
 def at_rate(config: RunConfig, section: str, value: float) -> RunConfig:
     """The settings of a trial: a rate of the grid, on the tuning's seeds; its models on the way are not looked at."""
     seeds = config.tuning.seeds
     changed = getattr(config, section).model_copy(update={"learning_rate": value})
+    arms: dict[str, object] = {"during": []}
+    if section == "e_step":
+        arms["mid_trained"] = config.arms.reinforced
     trial = {"seed": seeds[0], "seeds": len(seeds), "tuning": TuningConfig(), section: changed}
-    return config.model_copy(update=trial | {"arms": config.arms.model_copy(update={"during": []})})
+    return config.model_copy(update=trial | {"arms": config.arms.model_copy(update=arms)})
 
 
 def judgement(config: RunConfig) -> BenchmarkConfig:

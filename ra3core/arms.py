@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -29,6 +29,9 @@ Start = Literal["base"] | MidTrained
 
 LearningRate = Annotated[float, Field(gt=0)]
 
+Reinforced = Literal["ra3", "brite"]
+"""Arms with an E-step of their own; ra3_sampled takes RA3's."""
+
 OF_RA3 = ("ntp_compute", "ntp_flops", "shuffled")
 """Arms made from what RA3 spent or wrote."""
 
@@ -42,6 +45,7 @@ class ArmsConfig(Section):
     analysed: list[Start] = Field(default=[])  # what mid-training did to their models is measured (docs/analysis.md)
     during: list[MidTrained] = Field(default=[])  # the models that m_step.snapshots keeps are evaluated, too
     m_step_learning_rates: dict[MidTrained, LearningRate] = Field(default={})  # in place of m_step.learning_rate
+    e_step_learning_rates: dict[Reinforced, LearningRate] = Field(default={})  # in place of e_step.learning_rate
     rlvr_learning_rates: dict[Start, LearningRate] = Field(default={})  # in place of rlvr.learning_rate
 
     @model_validator(mode="after")
@@ -57,11 +61,17 @@ class ArmsConfig(Section):
             ("analysed", self.analysed, trained),
             ("during", self.during, trained),
             ("m_step_learning_rates", self.m_step_learning_rates, trained),
+            ("e_step_learning_rates", self.e_step_learning_rates, set(self.reinforced)),
             ("rlvr_learning_rates", self.rlvr_learning_rates, set(self.rlvr)),
         ):
             if unknown := next((arm for arm in listed if arm not in known), None):
                 raise ValueError(f"{name}: this run has no {unknown}, expected some of {', '.join(sorted(known))}")
         return self
+
+    @property
+    def reinforced(self) -> list[str]:
+        """Arms of this run with an E-step of their own."""
+        return [arm for arm in get_args(Reinforced) if arm in self.mid_trained]
 
     @property
     def after_rlvr(self) -> list[str]:
@@ -74,6 +84,10 @@ class ArmsConfig(Section):
         return ["base", *self.mid_trained, *self.after_rlvr]
 
 
+GRIDS = ("m_step_learning_rates", "e_step_learning_rates", "rlvr_learning_rates")
+"""Settings of `tuning` that are grids, each in place of the setting of the same name of `arms`."""
+
+
 class TuningConfig(Section):
     """The learning rates of every arm, from one grid, on validation tasks and seeds that the results never see.
 
@@ -82,15 +96,16 @@ class TuningConfig(Section):
 
     seeds: list[NonNegative] = Field(default=[])  # reserved for tuning: none of the run's
     m_step_learning_rates: list[LearningRate] = Field(default=[])  # the grid, the same for every arm; empty: not tuned
+    e_step_learning_rates: list[LearningRate] = Field(default=[])  # for arms with an E-step
     rlvr_learning_rates: list[LearningRate] = Field(default=[])
     tasks: Positive = 20  # validation tasks: so many of the last evaluation tasks of every number of steps
     samples: Positive = 4  # completions a task
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        for name in ("seeds", "m_step_learning_rates", "rlvr_learning_rates"):
+        for name in ("seeds", *GRIDS):
             require_each_once(name, getattr(self, name))
-        if bool(self.seeds) != bool(self.m_step_learning_rates or self.rlvr_learning_rates):
+        if bool(self.seeds) != any(getattr(self, grid) for grid in GRIDS):
             raise ValueError("seeds: tuning takes both seeds and a grid of learning rates, found one of them")
         return self
 

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from ra3core.arms import ArmsConfig, TuningConfig
+from ra3core.arms import GRIDS, ArmsConfig, TuningConfig
 from ra3core.errors import UserError
 from ra3core.filters import FilterConfig
 from ra3core.section import NonNegative, Positive, Precision, Rate, Section, Share
@@ -491,7 +491,7 @@ class RunConfig(Section):
             return self
         if both := sorted(set(self.tuning.seeds).intersection(range(self.seed, self.seed + self.seeds))):
             raise ValueError(f"tuning.seeds: {both[0]} is a seed of the run, expected seeds that are only tuned on")
-        for grid in ("m_step_learning_rates", "rlvr_learning_rates"):
+        for grid in GRIDS:
             if getattr(self.tuning, grid) and getattr(self.arms, grid):
                 raise ValueError(f"tuning.{grid}: arms.{grid} says the rates already, expected one of the two")
         left = self.data.evaluation_tasks - self.tuning.tasks

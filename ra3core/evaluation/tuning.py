@@ -1,8 +1,9 @@
 """Tuning: which learning rate of a grid an arm gets, from its evaluations on the validation tasks.
 
 The paper tells of no tuning by arm. Here every arm has the same grid, the same validation tasks and seeds, and as many
-samples, and what is compared afterwards is each arm at its best. The rule is fixed: the highest mean pass@1 over the
-tuning seeds (of each seed: the mean over tasks), ties to the smaller rate.
+samples (an E-step's rate is tuned besides, where there is one), and what is compared afterwards is each arm at its
+best. The rule is fixed: the highest mean pass@1 over the tuning seeds (of each seed: the mean over tasks), ties to the
+smaller rate.
 
 Alone: `tune(TuneConfig(setting=..., values=[...], seeds=[...]), Context(inputs={"value_1_seed_7": folder, ...}, ...))`.
 """

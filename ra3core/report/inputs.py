@@ -27,6 +27,7 @@ from ra3core.stage import METRICS_FILE, read_metrics
 EVALUATE = "evaluate_"
 PAPER_KS = (1, 5)
 TUNE = "tune_"
+E_STEP = "_e_step"  # tune_ra3_e_step: the E-step's rate
 SAMPLE = frozenset({"task_id", "steps", "mode", "completion", "category"})
 """Of a line of samples.jsonl, what is read here."""
 ORDER = ("corpus", "demonstrations", "rlvr_tasks", "base")
@@ -161,7 +162,8 @@ class Run:
         arms = [arm.name for arm in ARMS if arm.name != "base"]
         suffixes = ("", *(f":{benchmark}" for benchmark in self.benchmarks))
         evaluations = [f"{EVALUATE}{name}{suffix}" for suffix in suffixes for name in ("base", *rounds, *arms)]
-        known = [*ORDER, *rounds, *(f"{TUNE}{name}" for name in arms), *arms, *evaluations]
+        choices = [f"{TUNE}{name}{suffix}" for name in arms for suffix in ("", E_STEP)]
+        known = [*ORDER, *rounds, *choices, *arms, *evaluations]
         # what arms are made from, such as bootstrap_no_rl, goes ahead of them
         rest = sorted(stage for stage in self.stages if stage not in known)
         first = known.index(arms[0]) - len(arms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from statistics import fmean
 
-from ra3core.report.inputs import EVALUATE, TUNE, Run
+from ra3core.report.inputs import E_STEP, EVALUATE, TUNE, Run
 from ra3core.report.style import BY_NAME
 
 ABSENT = "–"
@@ -28,7 +28,8 @@ def stage_title(stage: str, run: Run) -> str:
     if stage.startswith("analysis_"):
         return f"Analysis: {_arm(stage.removeprefix('analysis_'), run)}"
     if stage.startswith(TUNE):
-        return f"Tuning: {_arm(stage.removeprefix(TUNE), run)}"
+        arm = stage.removeprefix(TUNE)
+        return f"Tuning: {_arm(arm.removesuffix(E_STEP), run)}" + (", E-step" if arm.endswith(E_STEP) else "")
     if stage in TITLES:
         return TITLES[stage]
     if stage in BY_NAME:

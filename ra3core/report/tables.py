@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from ra3core.report.blocks import Cell, Row, Table, cells
-from ra3core.report.inputs import PAPER_KS, TUNE, Run
+from ra3core.report.inputs import E_STEP, PAPER_KS, TUNE, Run
 from ra3core.report.scores import Average, Benchmark, Contender, Difference, Score, Scores
 from ra3core.report.stages import ABSENT, mean, stage_title
 from ra3core.report.style import AFTER_RLVR, ARMS, BY_NAME, MODES, Arm
@@ -242,13 +242,14 @@ def tuning(run: Run) -> Table | None:
     order = sorted(values)
     for stage, config, grid, chosen in found:
         texts = [f"{percent(grid[v])}{' ←' if v == chosen else ''}" if v in grid else ABSENT for v in order]
-        name = stage.removeprefix(TUNE)
+        name = stage.removeprefix(TUNE).removesuffix(E_STEP)
         title = BY_NAME[name].label if name in BY_NAME else name
         rows.append(Row(cells(title, str(config.get("setting", "")), *texts, f"{chosen:g}" if chosen else ABSENT)))
     return Table(
         "tuning",
-        "Tuning: mean pass@1 in percent on the validation tasks at every value of the grid, the same grid, tasks and "
-        "seeds for every arm, none of them among the results'. ←: chosen, the highest, of equals the smaller value.",
+        "Tuning: mean pass@1 in percent on the validation tasks at every value of the grid. A setting's grid, tasks "
+        "and seeds are the same for every arm, none of them among the results'. ←: chosen, the highest, of equals the "
+        "smaller value.",
         ("Arm", "setting", *(f"{value:g}" for value in order), "chosen"),
         tuple(rows),
         text_columns=(1,),

@@ -23,7 +23,14 @@ DATA = {
     "rlvr_tasks": 12,
     "evaluation_tasks": 3,
 }  # of each number of steps
-TUNING = {"seeds": [7], "m_step_learning_rates": [1e-3], "rlvr_learning_rates": [1e-4], "tasks": 1, "samples": 1}
+TUNING = {
+    "seeds": [7],
+    "m_step_learning_rates": [1e-3],
+    "e_step_learning_rates": [1e-5],
+    "rlvr_learning_rates": [1e-4],
+    "tasks": 1,
+    "samples": 1,
+}
 
 
 def toy(preset: str, folder: Path) -> Path:
@@ -70,12 +77,12 @@ def made(root: Path, kind: str) -> list[Artifact]:
 def test_every_arm_runs_and_a_second_run_finds_everything(finished) -> None:
     root, preset, printed = finished
     arms = load(str(preset)).arms
-    tuned = [*arms.mid_trained, *arms.after_rlvr]
+    tuned = [*arms.mid_trained, *arms.after_rlvr, "ra3_e_step", "brite_e_step"]
     expected = {f"evaluate_{arm}/0" for arm in arms.names} | {f"tune_{arm}/0" for arm in tuned}
     (report,) = made(root, "report")
     assert expected <= set(report.manifest.inputs)
     assert len(made(root, "base")) == 2  # of the seed, and of the tuning's
-    assert all(one.metrics["chosen"] in (1e-3, 1e-4) for one in made(root, "tune"))
+    assert all(one.metrics["chosen"] in (1e-3, 1e-4, 1e-5) for one in made(root, "tune"))
     again = run(root, preset)
     assert "\n0 stages run" in again, again[-500:]
     assert "Report: " in printed

@@ -177,11 +177,29 @@ def test_chosen_rates_are_those_that_results_are_made_with() -> None:
     assert start == found["m_step.learning_rate=0.004 ntp/100"].digest
 
 
+def test_an_e_step_is_tuned_at_the_m_steps_best_rate_and_before_rlvr() -> None:
+    arms = "arms.mid_trained=[ntp, ntp_compute, ra3, ra3_sampled, brite, ra3_no_rl]"
+    found = composed(load("demo", [*TUNING, "tuning.e_step_learning_rates=[0.00002, 0.00003]", arms]))
+    trials = {name.rpartition(" ")[2] for name in found if name.startswith("e_step.learning_rate=2e-05")}
+    trained = {"e_step_1", "bootstrap_1", "m_step_1", "e_step_brite", "bootstrap_brite", "brite"}
+    trained |= {"base", "demonstrations", "validate_ra3", "validate_brite"}
+    assert trials == {f"{stage}/{seed}" for stage in trained for seed in (100, 101)}  # of no other arm
+    for arm, stage, trained in (("ra3", "e_step_1", "m_step_1"), ("brite", "e_step_brite", "brite")):
+        judged = [found[f"e_step.learning_rate={v} validate_{arm}/{s}"] for v in ("2e-05", "3e-05") for s in (100, 101)]
+        assert list(found[f"tune_{arm}_e_step/0"].inputs.values()) == [one.digest for one in judged]
+        assert found[f"e_step.learning_rate=2e-05 {stage}/100"].config.model_dump()["learning_rate"] == 0.00002
+        assert found[f"e_step.learning_rate=2e-05 {trained}/100"].config.model_dump()["learning_rate"] == 0.004
+        for name in (f"{stage}/0", f"{stage}/1", f"rlvr.learning_rate=0.0001 {stage}/100"):
+            assert found[name].config.model_dump()["learning_rate"] == 0.00003  # the dry choice
+    assert found["e_step_sampled/0"].digest == found["e_step_1/0"].digest  # RA3's policy
+    check_refresh(["tune_ra3_e_step"], load("demo"), asked(load("demo"), Path("/")))
+
+
 def test_rates_of_single_arms_without_tuning() -> None:
     rates = ("arms.m_step_learning_rates.ntp=0.01", "arms.rlvr_learning_rates.ra3=0.02")
-    found, plain = composed(load("demo", rates)), composed(load("demo"))
+    found, plain = composed(load("demo", [*rates, "arms.e_step_learning_rates.ra3=0.03"])), composed(load("demo"))
     changed = {name for name in found if found[name].config != plain[name].config}
-    assert changed == {"ntp/0", "ra3_rlvr/0"}
+    assert changed == {"ntp/0", "e_step_1/0", "ra3_rlvr/0"}
 
 
 @pytest.mark.parametrize("preset", preset_names())
@@ -213,7 +231,8 @@ def test_the_papers_presets_have_every_arm(preset: str) -> None:
     assert set(config.arms.mid_trained) == set(ALL)
     assert set(ALL) - {"ntp_flops", "ra3_no_rl", "no_thinking"} <= set(config.arms.rlvr)  # NTP once more, or nearly
     assert config.evaluation.samples >= 20 and config.evaluation.k == [1, 5]
-    assert config.tuning.m_step_learning_rates and config.tuning.rlvr_learning_rates
+    tuning = config.tuning
+    assert tuning.m_step_learning_rates and tuning.e_step_learning_rates and tuning.rlvr_learning_rates
 
 
 DURING = ("arms.mid_trained=[ntp, ra3, brite]", "arms.during=[ntp, ra3, brite]", "m_step.snapshots=2", "rounds=2")

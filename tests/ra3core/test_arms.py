@@ -19,9 +19,18 @@ TUNED = ("tuning.seeds=[100]", "tuning.m_step_learning_rates=[0.001, 0.002]", "e
         (["arms.mid_trained=[ntp]"], r"rlvr: this run has no ra3, expected some of base, ntp$"),
         (["arms.m_step_learning_rates.brite=0.1"], r"m_step_learning_rates: this run has no brite, expected some of"),
         (["arms.m_step_learning_rates.ntp=0"], r"arms.m_step_learning_rates.ntp: .*greater than 0, found 0"),
+        (["arms.e_step_learning_rates.ntp=0.1"], r"arms.e_step_learning_rates.ntp.*'ra3' or 'brite', found 'ntp'"),
+        (
+            ["arms.e_step_learning_rates.brite=0.1"],
+            r"e_step_learning_rates: this run has no brite, expected some of ra3",
+        ),
         (["tuning.seeds=[100]"], r"tuning: seeds: tuning takes both seeds and a grid of learning rates"),
         ([*TUNED, "seed=99", "seeds=2"], r"tuning.seeds: 100 is a seed of the run, expected seeds that are only tuned"),
         ([*TUNED, "arms.m_step_learning_rates.ntp=0.1"], r"tuning.m_step_learning_rates: arms.m_step_learning_rates"),
+        (
+            [*TUNED, "arms.e_step_learning_rates.ra3=0.1", "tuning.e_step_learning_rates=[0.1]"],
+            r"tuning.e_step_learning_rates: arms.e_step_learning_rates says the rates already",
+        ),
         ([*TUNED, "evaluation.limit="], r"tuning.tasks: 20 of 60 .* expected an evaluation.limit of at most 40"),
         ([*TUNED, "evaluation.limit=41"], r"expected an evaluation.limit of at most 40"),
     ],

@@ -166,6 +166,8 @@ def write_run(root: Path, recipe: Recipe) -> dict[str, Path]:
                 grid = {"0.001": 0.31 if chosen == 0.001 else 0.4, "0.002": 0.29 if chosen == 0.001 else 0.45}
                 metrics = {"chosen": chosen, "pass_at_1": max(grid.values()), "grid": grid}
                 put(f"tune_{arm}", 0.1, {"setting": "m_step.learning_rate"}, metrics, {})
+            grid = {"chosen": 0.0001, "pass_at_1": 0.5, "grid": {"0.0001": 0.5, "0.001": 0.4}}
+            put("tune_ra3_e_step", 0.1, {"setting": "e_step.learning_rate"}, grid, {})
         for arm, rates in rates_of.items():
             model = last if arm == "ra3" else arm
             if model not in recipe.missing:

@@ -214,8 +214,10 @@ def test_the_tuned_value_is_marked(artifacts: Callable[..., Inputs]) -> None:
     table = tuning(load(artifacts(seeds=(0, 1), controls=True, rates={}, tasks=2)))
     assert table is not None
     assert [cell.text for cell in table.rows[0].cells] == (
-        ["NTP, data-matched", "m_step.learning_rate", "31.0 ←", "29.0", "0.001"]
+        ["NTP, data-matched", "m_step.learning_rate", "–", "31.0 ←", "29.0", "0.001"]
     )
+    named = [[cell.text for cell in row.cells][:2] for row in table.rows]
+    assert named[1:] == [["RA3", "m_step.learning_rate"], ["RA3", "e_step.learning_rate"]]
     assert tuning(load(artifacts(seeds=(3,), rates={}))) is None
 
 
