@@ -19,6 +19,7 @@ from ra3core.report.inputs import TUNE, Run
 from ra3core.report.lineage import costs
 from ra3core.report.mid_training import course
 from ra3core.report.rl import Courses, measure
+from ra3core.report.rl_tables import gains
 from ra3core.report.scores import Average, Contender, Difference, Score, Scores
 from ra3core.report.stages import mean
 from ra3core.report.style import ARMS, Arm
@@ -40,8 +41,9 @@ def numbers(
     the paired difference to NTP (after RLVR: to NTP, then RLVR). by_steps: arm -> steps of the plan -> k -> the same.
     comments: arm -> lines in a completion. comparisons and claims: with verdicts and sentences. e_step: figure -> its
     rise. m_step: arm -> seed -> final figures. mid_training: arm -> scores by tokens trained on. rlvr: arm -> seeds and
-    means. costs: arm -> seconds and tokens. stages: stage -> the same of one. tuning: arm -> grid and choice.
-    think_penalty: c -> measure -> estimate."""
+    means. rlvr_gains: arm -> what RLVR adds to its pass@1, and how much more to RA3's. costs: arm -> seconds and
+    tokens. stages: stage -> the same of one. tuning: arm -> grid and choice. think_penalty: c -> measure -> estimate.
+    """
     rlvr_names = [
         "start",
         "final",
@@ -91,6 +93,10 @@ def numbers(
                     "mean": {name: asdict(measure(seeds, name)) for name in rlvr_names},
                 }
                 for arm, seeds in courses.items()
+            },
+            "rlvr_gains": {
+                arm: {"adds": asdict(adds), "more_to_ra3": more and asdict(more)}
+                for arm, (adds, more) in gains(average).items()
             },
             "costs": {arm: asdict(one) for arm, one in costs(run).items()},
             "stages": {

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from math import isnan
 
-from ra3core.report.blocks import Block, Cell, Row, Table
+from ra3core.report.blocks import Block, Cell, Row, Table, cells
 from ra3core.report.inputs import Run
 from ra3core.report.rl import Courses, Gap, Measured, gap, measure
+from ra3core.report.scores import Average, Contender, Difference, Gain
 from ra3core.report.stages import ABSENT
-from ra3core.report.style import BY_NAME
-from ra3core.report.verdicts import percent, signed
+from ra3core.report.style import AFTER_RLVR, BY_NAME, Arm
+from ra3core.report.tables import SIGNS
+from ra3core.report.verdicts import percent, points, signed
 
 REFERENCE = "ntp_rlvr"
 RATES = {"start": "start (%)", "final": "final (%)", "area": "mean over steps (%)"}
@@ -69,6 +71,48 @@ def tables(found: Courses, rates: tuple[float, ...]) -> list[Block]:
             )
         )
     return blocks
+
+
+def gains(average: Average) -> dict[str, tuple[Difference, Difference | None]]:
+    """Arm -> what RLVR adds to its pass@1, and how much more it adds to RA3's; of arms with both evaluations."""
+
+    def gain(arm: Arm) -> Gain:
+        return Gain(Contender(arm.name), Contender(arm.start))
+
+    found = {}
+    for arm in AFTER_RLVR:
+        adds = average.difference(gain(arm).after, gain(arm).before)
+        if adds is not None:
+            more = None if arm.start == "ra3" else average.difference(gain(BY_NAME["ra3_rlvr"]), gain(arm))
+            found[arm.name] = adds, more
+    return found
+
+
+def gained(average: Average) -> Table | None:
+    """pass@1 before and after RLVR, and whether RLVR adds more to RA3; None without an arm that has both."""
+    rows = [
+        Row(
+            (
+                *cells(BY_NAME[BY_NAME[arm].start].label, str(adds.seeds), percent(adds.second), percent(adds.first)),
+                *(Cell(ABSENT) if one is None else _in_points(one) for one in (adds, more)),
+            ),
+            color=BY_NAME[arm].color,
+        )
+        for arm, (adds, more) in gains(average).items()
+    ]
+    if not rows:
+        return None
+    return Table(
+        "rlvr_gains",
+        "What RLVR adds to pass@1 on the evaluation's tasks, in points, and how much more than that it adds to RA3: a "
+        "difference of differences. 95 % intervals, paired by seed and problem; ▲ above, ▼ below zero.",
+        ("From", "seeds", "before (%)", "after (%)", "RLVR adds", "more to RA3 by"),
+        tuple(rows),
+    )
+
+
+def _in_points(one: Difference) -> Cell:
+    return Cell(points(one.value), f"[{points(one.low)}, {points(one.high)}]", SIGNS[one.sign])
 
 
 def task_set(run: Run) -> str | None:

@@ -31,6 +31,14 @@ class Contender:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """What one contender has above another, seed by seed and task by task."""
+
+    after: Contender
+    before: Contender
+
+
+@dataclass(frozen=True)
 class Score:
     """A share with its 95 % interval, over `seeds` seeds and `tasks` tasks."""
 
@@ -180,16 +188,20 @@ class Average:
             self._done[question] = _scored(self._values(contender, k), self.resamples)
         return self._done[question]
 
-    def difference(self, first: Contender, second: Contender, k: int = 1) -> Difference | None:
-        """The paired difference of the averages; None if either was not run on every benchmark."""
+    def difference(self, first: Contender | Gain, second: Contender | Gain, k: int = 1) -> Difference | None:
+        """The paired difference of the averages; None if either was not run on every benchmark. Of two gains, how much
+        larger the first is: a difference of differences."""
         question = (first, second, k)
         if question not in self._done:
             mine, theirs = self._values(first, k), self._values(second, k)
             self._done[question] = _differing(mine, theirs, self.resamples)
         return self._done[question]
 
-    def _values(self, contender: Contender, k: int) -> list[Values]:
-        return [scores.values(contender, k) for scores in self.suites.values()]
+    def _values(self, contender: Contender | Gain, k: int) -> list[Values]:
+        if isinstance(contender, Contender):
+            return [scores.values(contender, k) for scores in self.suites.values()]
+        both = zip(self._values(contender.after, k), self._values(contender.before, k), strict=True)
+        return [_less(after, before) for after, before in both]
 
 
 @dataclass(frozen=True)
@@ -221,6 +233,15 @@ def benchmarks(run: Run, resamples: int) -> list[Benchmark]:
         base = Scores(run, resamples, slug, base=True) if one.base else None
         found.append(Benchmark(slug, one.benchmark, one.variant, Scores(run, resamples, slug), base))
     return found
+
+
+def _less(first: Values, second: Values) -> Values:
+    """Their difference over the seeds and tasks that both have."""
+    return {
+        seed: {task: value - second[seed][task] for task, value in first[seed].items() if task in second[seed]}
+        for seed in first
+        if seed in second
+    }
 
 
 def _scored(suites: Sequence[Values], resamples: int) -> Score | None:

@@ -33,6 +33,7 @@ def training(
         *_progress(run, average, evidence),
         *_rlvr(run, evidence),
         *rl_tables.tables(found, rates),
+        *([gained] if (gained := rl_tables.gained(average)) else []),
     ]
     if tuned := tables.tuning(run):
         blocks += [Heading("Tuning", "tuning", level=3), tuned]

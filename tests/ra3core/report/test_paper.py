@@ -81,6 +81,10 @@ def test_numbers_hold_what_the_page_shows(whole: tuple[Inputs, Path]) -> None:
     assert len(numbers["e_step"]["gain"]["by_seed"]) == 3
     assert set(numbers["think_penalty"]) == {"0.01", "0.05", "∞"}
     assert numbers["rlvr"]["ra3_rlvr"]["mean"]["final"]["seeds"] == 3
+    adds = numbers["scores"]["distilled_rlvr"]["average"]["free"]["pass@1"]["value"]
+    adds -= numbers["scores"]["distilled"]["average"]["free"]["pass@1"]["value"]
+    assert numbers["rlvr_gains"]["distilled_rlvr"]["adds"]["value"] == pytest.approx(adds)
+    assert numbers["rlvr_gains"]["ra3_rlvr"]["more_to_ra3"] is None
     assert numbers["tuning"]["ntp"] == {
         "setting": "m_step.learning_rate",
         "grid": {"0.001": 0.31, "0.002": 0.29},

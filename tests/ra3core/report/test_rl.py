@@ -12,7 +12,8 @@ import pytest
 from ra3core.report.blocks import Table
 from ra3core.report.inputs import load
 from ra3core.report.rl import courses, gap, measure, timed
-from ra3core.report.rl_tables import tables, task_set
+from ra3core.report.rl_tables import gained, gains, tables, task_set
+from ra3core.report.scores import Average
 
 Inputs = dict[str, Path]
 
@@ -98,6 +99,35 @@ def test_tables_leave_out_what_nobody_reaches(two: Inputs) -> None:
     cell = ntp.cells[main.columns.index("steps to 50 %")]
     assert cell.text == "> 7.5" and cell.detail.endswith("in 1 of 2")
     assert [row.cells[0].text for row in differences.rows] == ["RA3, then RLVR"]
+
+
+def test_what_rlvr_adds_is_compared_seed_by_seed_and_task_by_task(artifacts: Callable[..., Inputs]) -> None:
+    inputs = artifacts(seeds=(0, 1), tasks=2)
+    solved = {  # of 4 samples, task by task: (0, 1) of seed 0, (0, 1) of seed 1
+        "ntp": ((0, 1), (1, 1)),
+        "ntp_rlvr": ((1, 1), (1, 3)),  # adds 1, 0 and 0, 2
+        "ra3": ((0, 0), (1, 2)),
+        "ra3_rlvr": ((2, 1), (4, 2)),  # adds 2, 1 and 3, 0
+    }
+    for arm, seeds in solved.items():
+        for seed, passed in enumerate(seeds):
+            file = inputs[f"evaluate_{arm}/{seed}"] / "results.json"
+            content = json.loads(file.read_text())
+            tasks = list(content["per_task"]["free"])[:2]
+            content["per_task"]["free"] = {task: [4, n] for task, n in zip(tasks, passed, strict=True)}
+            file.write_text(json.dumps(content))
+    average = Average.of(load(inputs), 200)
+    found = gains(average)
+    adds, more = found["ntp_rlvr"]
+    assert adds.per_seed == pytest.approx((1 / 8, 2 / 8)) and adds.value == pytest.approx(3 / 16)
+    assert more is not None and more.per_seed == pytest.approx((2 / 8, 1 / 8)) and more.tasks == 2
+    assert more.value == pytest.approx(found["ra3_rlvr"][0].value - adds.value)
+    assert found["ra3_rlvr"][1] is None
+    table = gained(average)
+    assert table is not None
+    assert [cell.text for cell in table.rows[0].cells] == ["NTP, data-matched", "2", "18.8", "37.5", "+18.8", "+18.8"]
+    assert table.rows[-1].cells[-1].text == "–"
+    assert gained(Average.of(load(artifacts(seeds=(3,), rates={})), 50)) is None
 
 
 def test_the_page_says_which_tasks_of_a_set_rlvr_learned_from(artifacts: Callable[..., Inputs]) -> None:
